@@ -1,0 +1,1 @@
+"""Is it fast enough: samples, exact bounds, verdicts."""

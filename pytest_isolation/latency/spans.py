@@ -1,0 +1,177 @@
+"""Samples by named part: what a body measures, and the gates that judge it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from math import isfinite
+from time import perf_counter
+from types import TracebackType
+
+from pytest_isolation.errors import MisuseError, NothingMeasured
+from pytest_isolation.latency.decide import Gate, Rule, Step, next_step
+from pytest_isolation.model import Budget, Verdict
+
+BODY = None
+
+
+class Ledger:
+    """Collects the samples of every span and hands them to the gates that judge them.
+
+    Args:
+        budgets: what is judged; a budget whose span is None judges the whole body.
+        rule: what counts as proof.
+
+    Attributes:
+        samples: seconds, by span.
+        gates: one for each budget.
+        self_timed: the body recorded its own time (``Recorder.record``), so that the sampler does not.
+        measured: the body sampled a part of itself (``adopt``), so that it is not to be repeated.
+    """
+
+    def __init__(self, budgets: Iterable[Budget], rule: Rule | None = None) -> None:
+        self._rule = rule
+        self._budgets = tuple(budgets)
+        self.measured = self.self_timed = False
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget every sample: what came before was warm-up."""
+        self.samples: defaultdict[str | None, list[float]] = defaultdict(list)
+        self.gates = [Gate(budget, self._rule) for budget in self._budgets]
+        self._by_span: defaultdict[str | None, list[Gate]] = defaultdict(list)
+        for gate in self.gates:
+            self._by_span[gate.budget.span].append(gate)
+
+    def add(self, seconds: float, span: str | None = BODY) -> None:
+        """Take one sample of a span, or of the body."""
+        self.samples[span].append(seconds)
+        for gate in self._by_span.get(span, ()):
+            gate.add(seconds)
+
+    @property
+    def blind(self) -> bool:
+        """Some budget has not had a single sample."""
+        return any(gate.n == 0 for gate in self.gates)
+
+    @property
+    def taken(self) -> int:
+        """How many samples the busiest budget has had."""
+        return max((gate.n for gate in self.gates), default=0)
+
+    def part(self, span: str | None) -> Ledger:
+        """A ledger of its own for one span, with the same budgets; ``adopt`` brings it back."""
+        return Ledger((budget for budget in self._budgets if budget.span == span), self._rule)
+
+    def adopt(self, part: Ledger, span: str | None) -> None:
+        """Take over what a part has measured: from now on the body is not repeated."""
+        self.measured = True
+        self.samples[span] = part.samples[span]
+        self.gates = [gate for gate in self.gates if gate.budget.span != span] + part.gates
+        self._by_span[span] = part.gates
+
+    @property
+    def step(self) -> Step:
+        """What the gates want next."""
+        return next_step(self.gates)
+
+    def confirm(self) -> None:
+        """Begin the confirming run of every gate that asked for it."""
+        for gate in self.gates:
+            if next_step((gate,)) is Step.CONFIRM:
+                gate.confirm()
+
+    def verdicts(self, seconds: float) -> tuple[Verdict, ...]:
+        """What has been proven so far.
+
+        Args:
+            seconds: how long the sampling took.
+        """
+        return tuple(gate.verdict(self.samples.get(gate.budget.span, ()), seconds) for gate in self.gates)
+
+    def require_samples(self) -> None:
+        """Refuse a budget without a sample.
+
+        Raises:
+            NothingMeasured: it names the span and those that were entered instead.
+        """
+        for gate in self.gates:
+            span = gate.budget.span
+            if not self.samples.get(span):
+                entered = ", ".join(repr(name) for name in self.samples if name is not None) or "none"
+                what = "the body" if span is None else f"the span {span!r}"
+                raise NothingMeasured(
+                    f"{gate.budget.name} ≤ {gate.budget.limit_s * 1e3:g} ms has no sample: {what} was never measured. "
+                    f"Spans that were: {entered}."
+                    + (f" Enter it in the body: with latency.span({span!r}): …" if span else "")
+                )
+
+
+class Span:
+    """A named part of an operation, timed from entry to exit; one that raises is not counted.
+
+    Works with ``with`` and with ``async with``. Every entry takes a sample of its own.
+    """
+
+    __slots__ = ("_ledger", "_name", "_start")
+
+    def __init__(self, ledger: Ledger, name: str) -> None:
+        self._ledger = ledger
+        self._name = name
+
+    def __enter__(self) -> None:
+        self._start = perf_counter()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        seconds = perf_counter() - self._start
+        if kind is None:
+            self._ledger.add(seconds, self._name)
+
+    async def __aenter__(self) -> None:
+        self._start = perf_counter()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        seconds = perf_counter() - self._start
+        if kind is None:
+            self._ledger.add(seconds, self._name)
+
+
+class Recorder:
+    """Lets a test say what is to be measured in it."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def span(self, name: str) -> Span:
+        """A named part: ``with latency.span("agent.create"):``, or ``async with``.
+
+        Args:
+            name: what the marker calls it: ``@pytest.mark.latency(span="agent.create", p95_ms=10)``.
+        """
+        if not name or not isinstance(name, str):
+            raise MisuseError(f"a span has a name: latency.span('agent.create'), not latency.span({name!r})")
+        return Span(self._ledger, name)
+
+    def record(self, seconds: float, span: str | None = BODY) -> None:
+        """Take a latency that was measured elsewhere.
+
+        Args:
+            seconds: how long it took.
+            span: of which named part; None stands for the body, whose own time is then not taken.
+
+        Raises:
+            MisuseError: the latency is negative, infinite or not a number.
+        """
+        if (
+            isinstance(seconds, bool)
+            or not isinstance(seconds, int | float)
+            or not (isfinite(seconds) and seconds >= 0)
+        ):
+            raise MisuseError(f"a latency is a number of seconds ≥ 0, not {seconds!r}")
+        if span is BODY:
+            self._ledger.self_timed = True
+        self._ledger.add(seconds, span)

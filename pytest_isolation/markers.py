@@ -1,0 +1,229 @@
+"""What a test's markers ask for, as one validated plan; and what is wrong with them, before anything runs."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import unittest
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from itertools import pairwise
+from math import isfinite
+from typing import Any
+
+import pytest
+
+from pytest_isolation.errors import MarkerError
+from pytest_isolation.model import Budget
+from pytest_isolation.settings import Settings
+
+NAMES = ("latency", "isolation")
+DESCRIPTIONS = (
+    (
+        "latency(p50_ms, p95_ms, p99_ms, max_ms, span, rate): the test's body (or a span of it) keeps these budgets; "
+        "it is run until they are decided."
+    ),
+    (
+        "isolation(users=100): the test's body is what one user does; many users play it at once, and nothing of one "
+        "may reach another. Needs the `user` fixture."
+    ),
+)
+LATENCY_KEYWORDS = ("p50_ms", "p90_ms", "p95_ms", "p99_ms", "p999_ms", "max_ms", "span", "rate")
+ISOLATION_KEYWORDS = ("users",)
+
+_QUANTILE = re.compile(r"p(\d+)_ms")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be done with a test.
+
+    Attributes:
+        nodeid: the test.
+        budgets: what its latency is judged by, on the body and on spans.
+        rate: arrivals a second, None for one after another.
+        users: how many play it as a scenario; None if it is none.
+    """
+
+    nodeid: str
+    budgets: tuple[Budget, ...] = ()
+    rate: float | None = None
+    users: int | None = None
+
+    @property
+    def is_judged(self) -> bool:
+        """Something is to be measured, so that green without a measurement would be a lie."""
+        return bool(self.budgets) or self.users is not None
+
+
+def is_marked(item: pytest.Item) -> bool:
+    """The test carries a marker of this plugin."""
+    return any(mark.name in NAMES for mark in item.iter_markers())
+
+
+def read_plan(item: pytest.Item, settings: Settings) -> Plan | None:
+    """The plan of a test, None if no marker asks for anything.
+
+    Args:
+        item: the test.
+        settings: what the command line overrides.
+
+    Raises:
+        MarkerError: a marker is misspelt, impossible, or stands where it cannot work.
+    """
+    latency = list(item.iter_markers("latency"))
+    isolation = item.get_closest_marker("isolation")
+    if not latency and isolation is None:
+        return None
+    budgets, rate = _read_latency(latency)
+    users = None if isolation is None else _read_isolation(isolation, settings)
+    _refuse_impossible_place(item, "isolation" if isolation else "latency")
+    if isolation is not None:
+        _refuse_without_user(item)
+    if rate is not None and not inspect.iscoroutinefunction(getattr(item, "obj", None)):
+        raise MarkerError("latency(rate=…) needs an async test: a sync body blocks the arrivals that are due after it")
+    return Plan(item.nodeid, budgets, rate, users)
+
+
+def _read_latency(marks: Iterable[pytest.Mark]) -> tuple[tuple[Budget, ...], float | None]:
+    """The budgets of all markers, the closest winning for each span, and the rate of arrivals."""
+    by_span: dict[str | None, tuple[Budget, ...]] = {}
+    rates: list[float] = []
+    for mark in marks:
+        budgets, span, rate = _read_one_latency(mark)
+        by_span.setdefault(span, budgets)
+        rates += [] if rate is None else [rate]
+    return tuple(budget for budgets in by_span.values() for budget in budgets), rates[0] if rates else None
+
+
+def _read_one_latency(mark: pytest.Mark) -> tuple[tuple[Budget, ...], str | None, float | None]:
+    if mark.args:
+        raise MarkerError(f"latency({mark.args[0]!r}) does not say which quantile: latency(p95_ms={mark.args[0]!r})")
+    span, rate, limits = None, None, {}
+    for keyword, value in mark.kwargs.items():
+        if keyword == "span":
+            if not isinstance(value, str) or not value:
+                raise MarkerError(f"latency(span={value!r}): a span is named by a text: span='agent.create'")
+            span = value
+        elif keyword == "rate":
+            rate = _positive("latency", keyword, value, "arrivals a second")
+        else:
+            limits[_quantile(keyword)] = (keyword, _positive("latency", keyword, value, "milliseconds"))
+    if not limits:
+        raise MarkerError(f"latency({_spelt(mark)}) has no budget: say what it must keep, as in latency(p95_ms=10)")
+    _refuse_contradiction(limits)
+    return tuple(Budget(q, limits[q][1] / 1e3, span) for q in sorted(limits)), span, rate
+
+
+def _quantile(keyword: str) -> float:
+    if keyword == "max_ms":
+        return 1.0
+    match = _QUANTILE.fullmatch(keyword)
+    if match is None:
+        raise _unknown("latency", keyword, LATENCY_KEYWORDS)
+    digits = match[1]
+    # p5 is 0.05, p95 is 0.95, p999 is 0.999 and p9999 is 0.9999.
+    quantile = int(digits) / (100 if len(digits) <= 2 else 10 ** len(digits))
+    if not 0 < quantile < 1 or (len(digits) > 2 and not digits.startswith("99")):
+        raise MarkerError(
+            f"latency({keyword}=…): there is no such quantile; from p1_ms to p99_ms, p999_ms for 99.9 %, and max_ms"
+        )
+    return quantile
+
+
+def _refuse_contradiction(limits: Mapping[float, tuple[str, float]]) -> None:
+    ordered = sorted(limits)
+    for low, high in pairwise(ordered):
+        (name, limit), (higher_name, higher_limit) = limits[low], limits[high]
+        if limit > higher_limit:
+            raise MarkerError(
+                f"latency({name}={limit:g}, {higher_name}={higher_limit:g}): the first can never be missed while the "
+                f"second holds; {name} must be the smaller one"
+            )
+
+
+def _read_isolation(mark: pytest.Mark, settings: Settings) -> int:
+    if mark.args:
+        raise MarkerError(f"isolation({mark.args[0]!r}) takes keywords: isolation(users={mark.args[0]!r})")
+    for keyword in mark.kwargs:
+        if keyword not in ISOLATION_KEYWORDS:
+            raise _unknown("isolation", keyword, ISOLATION_KEYWORDS)
+    users = mark.kwargs.get("users", settings.default_users)
+    if isinstance(users, bool) or not isinstance(users, int) or users < 1:
+        raise MarkerError(f"isolation(users={users!r}): a whole number ≥ 1 of users plays, as in isolation(users=100)")
+    return settings.users or users
+
+
+def _positive(marker: str, keyword: str, value: Any, unit: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not (isfinite(value) and value > 0):
+        raise MarkerError(f"{marker}({keyword}={value!r}): it takes a number > 0 of {unit}, as in {keyword}=10")
+    return float(value)
+
+
+def _unknown(marker: str, keyword: str, known: Iterable[str]) -> MarkerError:
+    spellings = list(known)
+    # p95 and p95_s mean p95_ms.
+    close = get_close_matches(keyword, spellings, n=1, cutoff=0.5) or get_close_matches(f"{keyword}_ms", spellings, n=1)
+    nearest = f"; did you mean {close[0]!r}?" if close else "."
+    return MarkerError(f"{marker}({keyword}=…): there is no such keyword{nearest} It knows {', '.join(spellings)}")
+
+
+def _spelt(mark: pytest.Mark) -> str:
+    return ", ".join(f"{keyword}={value!r}" for keyword, value in mark.kwargs.items())
+
+
+def _refuse_impossible_place(item: pytest.Item, marker: str) -> None:
+    """Refuse tests whose body cannot be repeated or is never called by pytest itself."""
+    for reason in _impossible_place(item):
+        raise MarkerError(f"@pytest.mark.{marker} cannot work here: {reason}")
+
+
+def _impossible_place(item: pytest.Item) -> Iterator[str]:
+    if not isinstance(item, pytest.Function):
+        yield f"{type(item).__name__} is no test function, so there is no body to run"
+        return
+    if item.cls is not None and issubclass(item.cls, unittest.TestCase):
+        yield (
+            f"unittest runs the methods of {item.cls.__name__} by itself, so nothing would be measured. "
+            "Make it a plain function or class"
+        )
+    if getattr(item.obj, "is_hypothesis_test", False):
+        yield (
+            "@given already repeats the body, with other values each time. "
+            "Draw inside the body (st.data()), or split the test in two"
+        )
+    if inspect.isasyncgenfunction(item.obj) or inspect.isgeneratorfunction(item.obj):
+        yield "the body is a generator, which pytest does not run"
+    if "subtests" in item.fixturenames:
+        yield "every repetition would report its sub-tests again; use plain asserts"
+    threads = item.config.getoption("parallel_threads", default=None)
+    if threads not in (None, 1, "1"):
+        yield f"pytest-run-parallel replaces the body (--parallel-threads={threads}); run with --parallel-threads=1"
+
+
+def _refuse_without_user(item: pytest.Item) -> None:
+    """Refuse a scenario in which the users could not be told apart."""
+    assert isinstance(item, pytest.Function)
+    taken = inspect.signature(item.function).parameters
+    if "user" not in taken:
+        raise MarkerError(
+            "an isolation test is what one user does, so it takes the `user` fixture: "
+            f"def {item.originalname}(user{', ' if taken else ''}{', '.join(n for n in taken if n != 'self')})"
+        )
+    for name, definitions in fixture_definitions(item).items():
+        definition = definitions[-1]
+        if name == "user" and not definition.func.__module__.startswith("pytest_isolation."):
+            raise MarkerError(f"the fixture `user` is overridden in {definition.func.__module__}; rename that one")
+        if name != "user" and "user" in definition.argnames:
+            raise MarkerError(
+                f"the fixture `{name}` takes `user`, but pytest makes it once for the whole crowd, so that all users "
+                "would share one. Let it return a function, and call it in the body: "
+                f"{name}(user)"
+            )
+
+
+def fixture_definitions(item: pytest.Function) -> Mapping[str, Any]:
+    """The fixtures that a test uses, directly or not, by name; the last definition is the one in force."""
+    info = getattr(item, "_fixtureinfo", None)  # no public way to them
+    return {name: defs for name, defs in getattr(info, "name2fixturedefs", {}).items() if defs}

@@ -1,0 +1,212 @@
+"""The values that the rooms hand to one another: what was seen and measured, what was found and decided.
+
+Nothing here computes a judgement; phases make evidence, oracles and budgets read it, reports show the outcome.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple
+
+
+class Interval(NamedTuple):
+    """A closed range of seconds; an end that the samples cannot support is infinite."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """An upper bound on a quantile of a latency.
+
+    Attributes:
+        quantile: 0 < quantile ≤ 1; 1 is the maximum.
+        limit_s: the bound, in seconds.
+        span: the named part that is judged; None is the whole body.
+    """
+
+    quantile: float
+    limit_s: float
+    span: str | None = None
+
+    @property
+    def name(self) -> str:
+        """``p50``, ``p95``, ``p99.9``, ``max``."""
+        return "max" if self.quantile == 1 else f"p{self.quantile * 100:g}"
+
+
+class Outcome(StrEnum):
+    """What a budget's samples prove."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    UNDECIDED = "undecided"
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A quantile of the samples with a distribution-free interval of 99 % confidence."""
+
+    quantile: float
+    value_s: float
+    interval: Interval
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the samples say of one budget, and the evidence for it.
+
+    Attributes:
+        budget: what was judged.
+        outcome: pass and fail are proven; undecided is neither.
+        samples: how many latencies were judged, the confirming run's included.
+        over: how many of them exceeded the budget.
+        confirmed: how many samples of a second, separate run confirmed a failure.
+        seconds: how long the sampling took.
+        estimates: p50, p95 and p99, as far as so many samples support them.
+        reason: why it is undecided, or how it was decided, in one clause.
+        log_e_over: natural logarithm of the evidence that the quantile lies over the budget.
+        log_e_within: the same for within; an outcome is proven once its evidence reaches 1 / alpha.
+    """
+
+    budget: Budget
+    outcome: Outcome
+    samples: int
+    over: int
+    confirmed: int
+    seconds: float
+    estimates: tuple[Estimate, ...]
+    reason: str
+    log_e_over: float
+    log_e_within: float
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """Something a user saw.
+
+    Attributes:
+        channel: where it came from (response, websocket, log, exception, …).
+        value: a snapshot of plain values, taken when it was seen (``users.transcript.snapshot``).
+    """
+
+    channel: str
+    value: object
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One user's way through the scenario.
+
+    Attributes:
+        user: the user's label, ``user-07``.
+        number: the number that the user's canaries carry.
+        observations: what it saw, in order.
+        error: the exception that ended the run, None when it ended well.
+        ended: False when the run was still waiting at the time limit.
+        seconds: from its due time to its end.
+    """
+
+    user: str
+    number: int
+    observations: tuple[Observation, ...]
+    error: BaseException | None = None
+    ended: bool = True
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A declared exception: this owner's secret may be seen by that user.
+
+    Attributes:
+        owner: the number of the user whose secret it is.
+        name: the secret's name.
+        viewer: the number of the user who may see it; None is everybody.
+    """
+
+    owner: int
+    name: str
+    viewer: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What one phase left behind for the oracles to read.
+
+    Attributes:
+        phase: ``solo``, ``crowd``, …
+        runs: one for each user.
+        key: what all canaries of this cast carry.
+        labels: the label of every user of the cast, by number.
+        shares: the declared exceptions.
+        names: the full name of a secret, by the form in which its canary carries it.
+        replay: the token that plays this phase again.
+    """
+
+    phase: str
+    runs: tuple[Run, ...]
+    key: str
+    labels: Mapping[int, str]
+    shares: frozenset[Share] = frozenset()
+    names: Mapping[str, str] = field(default_factory=dict)
+    replay: str = ""
+
+
+class Kind(StrEnum):
+    """What a finding is, the gravest first."""
+
+    LEAK = "leak"
+    DIFFERENT = "different"
+    FAILED = "failed"
+    STARVED = "starved"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One fault: who, whose, what, where, when, how to see it again.
+
+    Attributes:
+        kind: what it is.
+        user: who met it.
+        phase: the way of playing in which it showed, in words.
+        summary: the first line: what happened.
+        channel: on which channel and where in it.
+        expected: what the user sees alone; empty where that says nothing.
+        seen: what it saw instead, cut to a readable length.
+        replay: the token that plays it again.
+    """
+
+    kind: Kind
+    user: str
+    phase: str
+    summary: str
+    channel: str = ""
+    expected: str = ""
+    seen: str = ""
+    replay: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseCount:
+    """How often a phase was played."""
+
+    phase: str
+    runs: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """All that one test proved."""
+
+    nodeid: str
+    verdicts: tuple[Verdict, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    phases: tuple[PhaseCount, ...] = ()
+    seed: int | None = None
+    interrupted: bool = False
+    notes: tuple[str, ...] = field(default=())

@@ -1,0 +1,86 @@
+"""No user sees a canary of another: whatever arrives, by whatever channel, in whatever encoding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+from pytest_isolation.model import Evidence, Finding, Kind, Observation, Run
+from pytest_isolation.users import canary
+from pytest_isolation.users.cast import is_foreign, is_shared
+from pytest_isolation.users.snapshot import snapshot
+from pytest_isolation.users.transcript import Atom, Story, by_channel, labeller, leaves, place, plainly, shorten
+
+
+@dataclass(frozen=True, slots=True)
+class _Sighting:
+    """A canary, and where it was seen."""
+
+    channel: str
+    position: int
+    path: str
+    value: Atom
+    hit: canary.Hit
+
+
+def foreign_canaries(evidence: Evidence, story: Story) -> Iterator[Finding]:
+    """A finding for every secret of somebody else that a user saw: each pair of user and secret once."""
+    for run in evidence.runs:
+        secrets: dict[tuple[str, int, str], list[_Sighting]] = {}
+        for seen in _sightings(run):
+            if is_foreign(evidence, run.number, seen.hit) and not is_shared(evidence, run.number, seen.hit):
+                secrets.setdefault((seen.hit.key, seen.hit.owner, seen.hit.name), []).append(seen)
+        for (key, owner, name), found in secrets.items():
+            whole_too = not name and any((key, owner) == other[:2] and other[2] for other in secrets)
+            if not whole_too:
+                yield _finding(evidence, story, run, found)
+
+
+def _sightings(run: Run) -> Iterator[_Sighting]:
+    """Every canary in what a run saw, and in the exception that ended it."""
+    error = () if run.error is None else (Observation("exception", snapshot(run.error)),)
+    for channel, observations in by_channel((*run.observations, *error)).items():
+        for position, observation in enumerate(observations):
+            for leaf in leaves(observation.value):
+                text = canary.searchable(leaf.value)
+                for hit in canary.find(text) if text is not None else ():
+                    yield _Sighting(channel, position, leaf.path, leaf.value, hit)
+                for hit in canary.find(leaf.path) if canary.PREFIX in leaf.path.lower() else ():
+                    yield _Sighting(channel, position, leaf.path, leaf.path, hit)
+        yield from _in_pieces(channel, [o.value for o in observations if isinstance(o.value, str)])
+
+
+def _in_pieces(channel: str, chunks: Sequence[str]) -> Iterator[_Sighting]:
+    """A canary that arrived in several pieces, as in a reply that is streamed word by word."""
+    if len(chunks) < 2:
+        return
+    joined, seams = "".join(chunks), list(accumulate(map(len, chunks)))
+    for hit in canary.find(joined):
+        if any(hit.start < seam < hit.stop for seam in seams):
+            first = next(i for i, seam in enumerate(seams) if hit.start < seam)
+            yield _Sighting(channel, first, "$", joined[hit.start : hit.stop], hit)
+
+
+def _finding(evidence: Evidence, story: Story, run: Run, found: Sequence[_Sighting]) -> Finding:
+    first = found[0]
+    form = f" ({first.hit.form} of the canary)" if first.hit.form else ""
+    more = f", and at {len(found) - 1} more" if len(found) > 1 else ""
+    where = place(run, first.channel, first.position, first.path)
+    return Finding(
+        kind=Kind.LEAK,
+        user=run.user,
+        phase=evidence.phase,
+        summary=f"{run.user} received {_whose(evidence, first.hit)}",
+        channel=f"{where}{form}{more}",
+        expected=story.expected(run.user, first.channel, first.position, first.path),
+        seen=shorten(plainly(first.value, labeller(evidence, run.number))),
+        replay=evidence.replay,
+    )
+
+
+def _whose(evidence: Evidence, hit: canary.Hit) -> str:
+    secret = f"the secret {evidence.names.get(hit.name, hit.name)!r}" if hit.name else "a secret, cut short,"
+    if hit.key not in (evidence.key, canary.number_key(evidence.key)):
+        return f"{secret} of a user of another test or an earlier run"
+    return f"{secret} of {evidence.labels.get(hit.owner, f'user number {hit.owner}')}"

@@ -1,0 +1,37 @@
+"""Nobody notices the others: after names are changed, every user tells the story of a user who is alone.
+
+Where a foreign canary proves a leak, a difference shows what carries none: a shifted reply, a lost or doubled answer,
+a count, somebody else's error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pytest_isolation.model import Evidence, Finding, Kind, Run
+from pytest_isolation.users.transcript import Difference, Story, place, shorten
+
+
+def departures(evidence: Evidence, story: Story) -> Iterator[Finding]:
+    """A finding for the first departure of every user from the story of a user who is alone."""
+    for run in evidence.runs:
+        differences = list(story.differences(evidence, run))
+        if differences:
+            yield _finding(evidence, story, run, differences[0], len(differences) - 1)
+
+
+def _finding(evidence: Evidence, story: Story, run: Run, first: Difference, more: int) -> Finding:
+    missing, extra = first.seen is None, first.expected is None
+    what = "did not receive" if missing else "received, unlike a user who is alone," if extra else "saw another"
+    thing = f"its {first.channel}" if missing else f"a {first.channel}" if extra else f"{first.channel} than alone"
+    where = place(run, first.channel, first.position, first.path)
+    return Finding(
+        kind=Kind.DIFFERENT,
+        user=run.user,
+        phase=evidence.phase,
+        summary=f"{run.user} {what} {thing}",
+        channel=where + (f", and {more} more differences" if more else ""),
+        expected=story.address(shorten(first.expected or "nothing"), run.user),
+        seen=shorten(first.seen or "nothing"),
+        replay=evidence.replay,
+    )

@@ -1,0 +1,101 @@
+"""All at once: every user in a task (or a thread) and a Context of its own; nothing but the backend joins them."""
+
+from __future__ import annotations
+
+import contextvars
+import sys
+import threading
+from collections.abc import Awaitable, Callable, Sequence
+from time import perf_counter
+
+import anyio
+
+from pytest_isolation.model import Run
+from pytest_isolation.users.cast import User, run_of
+
+_SWITCH_INTERVAL_S = 1e-5
+
+
+async def crowd(
+    scenario: Callable[[User], Awaitable[object]], users: Sequence[User], limit_s: float, rate: float | None = None
+) -> list[Run]:
+    """Let users play the scenario concurrently, on the running event loop.
+
+    Args:
+        scenario: what one user does.
+        users: who plays.
+        limit_s: who has not ended after this time is cancelled, and has not ended.
+        rate: arrivals a second, evenly spaced and fixed beforehand; None lets all of them arrive at once.
+
+    Returns:
+        A run for each user, timed from the moment it was due.
+    """
+    runs: dict[User, Run] = {}
+    cancelled = anyio.get_cancelled_exc_class()
+    start = perf_counter()
+
+    async def play(user: User, due: float) -> None:
+        error: BaseException | None = None
+        try:
+            await scenario(user)
+        except (cancelled, KeyboardInterrupt, SystemExit, GeneratorExit) as stop:
+            runs[user] = run_of(user, None if scope.cancel_called else stop, False, perf_counter() - due)
+            raise
+        except BaseException as raised:  # pytest's own outcomes are BaseExceptions, and are this user's
+            error = raised
+        runs[user] = run_of(user, error, True, perf_counter() - due)
+
+    with anyio.move_on_after(limit_s) as scope:
+        async with anyio.create_task_group() as tasks:
+            for index, user in enumerate(users):
+                due = start if rate is None else start + index / rate
+                if (early := due - perf_counter()) > 0:
+                    await anyio.sleep(early)
+                tasks.start_soon(play, user, due)
+    return [runs.get(user) or run_of(user, None, False, perf_counter() - start) for user in users]
+
+
+def crowd_in_threads(scenario: Callable[[User], object], users: Sequence[User], limit_s: float) -> list[Run]:
+    """Let users play the scenario concurrently, a thread each, switching as often as the interpreter allows.
+
+    Args:
+        scenario: what one user does.
+        users: who plays.
+        limit_s: who has not ended after this time is left behind, and has not ended.
+
+    Returns:
+        A run for each user, timed from the moment at which all of them started.
+    """
+    runs: dict[User, Run] = {}
+    barrier = threading.Barrier(len(users))
+
+    def play(user: User) -> None:
+        try:
+            barrier.wait()
+        except threading.BrokenBarrierError:  # not all of them could be started
+            return
+        start, error = perf_counter(), None
+        try:
+            scenario(user)
+        except BaseException as raised:  # nobody else would see it: a thread has no caller
+            error = raised
+        runs[user] = run_of(user, error, True, perf_counter() - start)
+
+    threads = [
+        threading.Thread(target=contextvars.copy_context().run, args=(play, user), name=repr(user), daemon=True)
+        for user in users
+    ]
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    try:
+        for thread in threads:
+            thread.start()
+        deadline = perf_counter() + limit_s
+        for thread in threads:
+            thread.join(max(0.0, deadline - perf_counter()))
+    except BaseException:
+        barrier.abort()
+        raise
+    finally:
+        sys.setswitchinterval(before)
+    return [runs.get(user) or run_of(user, None, False, limit_s) for user in users]

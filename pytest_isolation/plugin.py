@@ -1,0 +1,209 @@
+"""The pytest hooks, and nothing else: each hands over at once to the room that does the work.
+
+Only the standard library, pytest and small modules are imported here; the rest when a marked test is met.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Generator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_isolation import fixtures, hookspecs, markers
+from pytest_isolation import settings as options
+from pytest_isolation.errors import IsolationError, MarkerError, MisuseError, PluginFault, SettingError
+from pytest_isolation.fixtures import STATE, State, isolation, isolation_backend, latency, user, users
+
+if TYPE_CHECKING:
+    from pytest_isolation.engine import Play
+    from pytest_isolation.model import Result
+
+__all__ = ["isolation", "isolation_backend", "latency", "user", "users"]
+
+RESULT = pytest.StashKey["Result"]()
+COLLECTED = pytest.StashKey["Collected"]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    options.add_options(parser)
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    pluginmanager.add_hookspecs(hookspecs)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for description in markers.DESCRIPTIONS:
+        config.addinivalue_line("markers", description)
+    try:
+        config.stash[STATE] = _state(config)
+    except MisuseError as error:
+        raise pytest.UsageError(f"pytest-isolation: {error}") from error
+    config.stash[COLLECTED] = Collected(config)
+    config.pluginmanager.register(config.stash[COLLECTED], "pytest_isolation.collected")
+
+
+def _state(config: pytest.Config) -> State:
+    settings = options.read_settings(config)
+    if settings.replay is not None:
+        from pytest_isolation.phases.token import parse
+
+        token = parse(settings.replay)
+        settings = replace(settings, users=token.users, seed=token.seed)
+    if settings.backend is not None:
+        from pytest_isolation.backend import find_factory, make_backend
+
+        # As uvicorn and gunicorn do: a module is looked for where the command was typed.
+        sys.path.insert(0, str(config.invocation_params.dir))
+        make_backend(find_factory(settings.backend), settings.backend)
+    for path in settings.report:
+        if path.is_dir():
+            raise SettingError(f"--isolation-report={path} is a folder; name a file in it: {path / 'isolation.json'}")
+    return State.begin(settings, getattr(config, "workerinput", {}).get("isolation_seed"))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """An xdist worker plays with the seed of its controller."""
+    node.workerinput["isolation_seed"] = node.config.stash[STATE].seed
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
+    wrong = [message for item in items if markers.is_marked(item) for message in _mistakes(item, config)]
+    if wrong:
+        raise pytest.UsageError("\n".join(f"pytest-isolation: {message}" for message in wrong))
+
+
+def _mistakes(item: pytest.Item, config: pytest.Config) -> list[str]:
+    from pytest_isolation.engine import refuse_unsupported
+
+    settings = config.stash[STATE].settings
+    try:
+        plan = markers.read_plan(item, settings)
+        if plan is not None:
+            refuse_unsupported(plan, settings)
+    except MarkerError as error:
+        return [f"{item.nodeid}: {error}"]
+    return []
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    if any(_concerns(item) for item in session.items):
+        session.config.pluginmanager.register(Playing(), "pytest_isolation.playing")
+
+
+def _concerns(item: pytest.Item) -> bool:
+    if not isinstance(item, pytest.Function):
+        return False
+    return not fixtures.NAMES.isdisjoint(item.fixturenames) or markers.is_marked(item)
+
+
+class Playing:
+    """The hooks around each test; registered only in a session that has a test for them."""
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
+        if not _concerns(item):
+            return (yield)
+        assert isinstance(item, pytest.Function)
+        return (yield from _play(item))
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        report = yield
+        if call.when == "call" and RESULT in item.stash:
+            from pytest_isolation.reports.json import encode
+            from pytest_isolation.reports.junit import properties
+
+            result = item.stash[RESULT]
+            del item.stash[RESULT]
+            report.isolation = encode(result)  # type: ignore[attr-defined] # reaches an xdist controller
+            report.user_properties += properties(result)
+        return report
+
+
+def _play(item: pytest.Function) -> Generator[None, object, object]:
+    """Let the engine play a test in the place of its body, and judge what came of it."""
+    from pytest_isolation.stand_in import conclude, stand_in
+
+    play, body = fixtures.play_of(item), item.obj
+    item.obj = stand_in(play, body, item.stash.get(fixtures.BACKEND, None))
+    try:
+        outcome = yield
+        item.stash[RESULT] = conclude(play)
+    except BaseException as error:
+        _keep_partial(item, play, error)
+        if isinstance(error, IsolationError) and not isinstance(error, PluginFault):
+            notes = getattr(error, "__notes__", ())
+            pytest.fail("\n".join([f"pytest-isolation: {error}", *notes]), pytrace=False)
+        raise
+    finally:
+        item.obj = body
+        del item.stash[fixtures.PLAY]
+    _fail_if_proven(item, play)
+    return outcome
+
+
+def _keep_partial(item: pytest.Function, play: Play, error: BaseException) -> None:
+    """Lose nothing of what was proven before a test was interrupted or failed."""
+    if isinstance(error, KeyboardInterrupt):  # no report will be made for this test
+        item.config.stash[COLLECTED].results[item.nodeid] = play.result(interrupted=True)
+    elif play.findings:
+        item.stash[RESULT] = play.result()
+    elif isinstance(error, pytest.skip.Exception) and not play.started and play.plan.is_judged:
+        from pytest_isolation.stand_in import NEVER_RAN  # pytest < 8.4 skips an async test that nobody takes
+
+        pytest.fail(f"pytest-isolation: {NEVER_RAN}", pytrace=False)
+
+
+def _fail_if_proven(item: pytest.Function, play: Play) -> None:
+    from pytest_isolation.reports.terminal import failure_text
+    from pytest_isolation.stand_in import is_failure
+
+    result, settings = item.stash[RESULT], item.config.stash[STATE].settings
+    if not is_failure(result, settings):
+        return
+    text, error = failure_text(result, settings.fails_on_doubt), play.first_error
+    if isinstance(error, Exception) and all(finding.kind == "failed" for finding in result.findings):
+        error.add_note(f"\n{text}")  # the user's own assertion says best what went wrong
+        raise error
+    pytest.fail(text, pytrace=False)
+
+
+class Collected:
+    """The results of all tests, where they are shown: in the process itself, or in the controller of its workers."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.results: dict[str, Result] = {}
+        self._state = config.stash[STATE]
+        self._errors: list[str] = []
+        self._is_worker = hasattr(config, "workerinput")
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        encoded = getattr(report, "isolation", None)
+        if encoded is not None and not self._is_worker:
+            from pytest_isolation.reports.json import decode
+
+            self.results[report.nodeid] = decode(encoded)
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        for path in () if self._is_worker else self._state.settings.report:
+            from pytest_isolation.reports.json import write
+
+            try:
+                write(path, self.results.values(), self._state.seed)
+            except OSError as error:
+                self._errors.append(f"the report was not written: {error}")
+                session.exitstatus = session.exitstatus or pytest.ExitCode.USAGE_ERROR
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        from pytest_isolation.reports.terminal import show
+
+        show(terminalreporter, list(self.results.values()), self._state.settings, self._state.seed, self._errors)

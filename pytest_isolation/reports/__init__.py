@@ -1,0 +1,1 @@
+"""Verdicts and findings as text: for a terminal, for a machine. No judgement is made here."""

@@ -1,0 +1,193 @@
+"""Results as text: the failure of one test, the table of all budgets, the summary of a session."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from math import isfinite
+from typing import TYPE_CHECKING
+
+from pytest_isolation.model import Estimate, Finding, Kind, Outcome, Result, Verdict
+
+if TYPE_CHECKING:
+    import pytest
+
+    from pytest_isolation.settings import Settings
+
+_SHOWN = 3
+_HEADLINES = {Outcome.FAIL: "OVER BUDGET", Outcome.UNDECIDED: "UNDECIDED", Outcome.PASS: "WITHIN"}
+
+
+def failure_text(result: Result, doubt: bool = False) -> str:
+    """Why a test failed: findings first, then the budgets that are over.
+
+    Args:
+        result: of the test.
+        doubt: an undecided budget is a reason too.
+    """
+    failing = {Outcome.FAIL, Outcome.UNDECIDED} if doubt else {Outcome.FAIL}
+    return "\n\n".join([*_findings(result), *(verdict_text(v) for v in result.verdicts if v.outcome in failing)])
+
+
+def _findings(result: Result) -> Iterator[str]:
+    for kind in Kind:
+        found = [finding for finding in result.findings if finding.kind is kind]
+        yield from (finding_text(finding, result.nodeid) for finding in found[:_SHOWN])
+        if len(found) > _SHOWN:
+            users = sorted({finding.user for finding in found[_SHOWN:]})
+            yield f"… and {len(found) - _SHOWN} more of this kind: {_some(users)}"
+
+
+def _some(names: Sequence[str], most: int = 8) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def finding_text(finding: Finding, nodeid: str) -> str:
+    """One finding: who saw whose what; where; in which phase; what it should have been; how to see it again."""
+    rows = (
+        ("channel", finding.channel),
+        ("phase", finding.phase),
+        ("expected", finding.expected and f'what {finding.user} sees alone: "{finding.expected}"'),
+        ("seen", finding.seen and f'"{finding.seen}"'),
+        ("replay", finding.replay and f"pytest {_quoted(nodeid)} --isolation-replay={finding.replay}"),
+    )
+    lines = [f"  {name:<9} {text}".replace("\n", f"\n{'':12}") for name, text in rows if text]
+    return "\n".join([f"{finding.kind.upper()}  {finding.summary}", *lines])
+
+
+def _quoted(nodeid: str) -> str:
+    return f"'{nodeid}'" if set(nodeid) & set(" []()$&;*?") else nodeid
+
+
+def verdict_text(verdict: Verdict) -> str:
+    """One verdict with its evidence, in two lines."""
+    budget = verdict.budget
+    name = f"span {budget.span!r}  " if budget.span else ""
+    head = f"{_HEADLINES[verdict.outcome]}  {name}{quantile_text(verdict)}, budget {duration(budget.limit_s)}"
+    allowed = f"; {_percent(1 - budget.quantile)} allowed" if budget.quantile < 1 else "; none allowed"
+    share = f"{_percent(verdict.over / verdict.samples)}{allowed}" if verdict.samples else "none taken"
+    return f"{head}\n  {verdict.over} of {verdict.samples} samples over budget ({share}); {verdict.reason}"
+
+
+def quantile_text(verdict: Verdict) -> str:
+    """``p95 = 12.9 ms (99 % interval 12.1 … 13.8)``; the quantile alone where there are too few samples for it."""
+    name = verdict.budget.name
+    found = next((e for e in verdict.estimates if e.quantile == verdict.budget.quantile), None)
+    return name if found is None else f"{name} = {duration(found.value_s)} (99 % interval {_interval(found)})"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the unit that needs no zeros, with three digits that count."""
+    factor, unit = _unit(seconds)
+    return f"{_digits(seconds * factor)} {unit}"
+
+
+def _unit(seconds: float) -> tuple[float, str]:
+    for factor, unit in ((1.0, "s"), (1e3, "ms"), (1e6, "µs")):
+        if seconds * factor >= 1:
+            return factor, unit
+    return 1e9, "ns"
+
+
+def _digits(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _interval(estimate: Estimate) -> str:
+    factor, _ = _unit(estimate.value_s)
+    low, high = (_digits(end * factor) if isfinite(end) else "?" for end in estimate.interval)
+    return f"{low} … {high}"
+
+
+def _percent(share: float) -> str:
+    return f"{share * 100:.3g} %"
+
+
+def budget_table(results: Iterable[Result]) -> list[tuple[Outcome, str]]:
+    """The table of all budgets, a line each with the outcome that colours it; the heading comes first."""
+    rows = [(verdict.outcome, _row(result, verdict)) for result in results for verdict in result.verdicts]
+    if not rows:
+        return []
+    heading = ("test", "n", "over / allowed", "p50", "p95", "p99 (99 % interval)", "budget", "verdict")
+    widths = [max(len(row[i]) for row in (heading, *(cells for _, cells in rows))) for i in range(len(heading))]
+
+    def line(cells: Sequence[str]) -> str:
+        first, *others = (f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True))
+        return "  ".join([first, *others]).rstrip()
+
+    return [(Outcome.PASS, line(heading)), *((outcome, line(cells)) for outcome, cells in rows)]
+
+
+def _row(result: Result, verdict: Verdict) -> tuple[str, ...]:
+    budget = verdict.budget
+    shown = {estimate.quantile: estimate for estimate in verdict.estimates}
+    span = f" [{budget.span}]" if budget.span else ""
+    share = verdict.over / verdict.samples if verdict.samples else 0.0
+    p99 = shown.get(0.99)
+    return (
+        f"{result.nodeid.rpartition('::')[2]}{span}",
+        str(verdict.samples),
+        f"{_percent(share)} / {_percent(1 - budget.quantile)}",
+        *(duration(shown[q].value_s) if q in shown else "–" for q in (0.5, 0.95)),
+        f"{duration(p99.value_s)} ({_interval(p99)})" if p99 else "–",
+        f"{budget.name} ≤ {duration(budget.limit_s)}",
+        verdict.outcome.value,
+    )
+
+
+def summary_line(results: Sequence[Result]) -> str:
+    """What all results together say, in one line."""
+    verdicts = [verdict for result in results for verdict in result.verdicts]
+    scenarios = [result for result in results if result.phases]
+    parts = []
+    if verdicts:
+        counts = {outcome: sum(v.outcome is outcome for v in verdicts) for outcome in Outcome}
+        words = {Outcome.PASS: "within", Outcome.FAIL: "over", Outcome.UNDECIDED: "undecided"}
+        parts.append(
+            f"{_count(len(verdicts), 'budget')}: " + ", ".join(f"{n} {words[o]}" for o, n in counts.items() if n)
+        )
+    if scenarios:
+        runs = sum(phase.runs for result in scenarios for phase in result.phases)
+        found = sum(len(result.findings) for result in scenarios)
+        parts.append(f"{_count(len(scenarios), 'scenario')} played {runs:,} times: {_count(found, 'finding')}")
+    return "; ".join(parts)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def remarks(results: Iterable[Result]) -> list[str]:
+    """What a reader of the summary should know besides: undecided budgets, interrupted tests, allowed findings."""
+    lines = []
+    for result in results:
+        for verdict in result.verdicts:
+            if verdict.outcome is Outcome.UNDECIDED:
+                lines.append(f"{result.nodeid}: {verdict_text(verdict)}")
+        if result.interrupted:
+            lines.append(f"{result.nodeid}: interrupted; what was measured until then counts")
+        lines += [f"{result.nodeid}: {note}" for note in result.notes]
+    return lines
+
+
+def show(
+    terminal: pytest.TerminalReporter, results: Sequence[Result], settings: Settings, seed: int, errors: Sequence[str]
+) -> None:
+    """Write the section of a session: with CI mode the table, always what a reader must know."""
+    if not results and not errors:
+        return
+    terminal.section("isolation", sep="=")
+    for outcome, line in budget_table(results) if settings.budget else ():
+        terminal.line(line, **_COLOURS[outcome])
+    for remark in remarks(results):
+        terminal.line(remark, yellow=True)
+    for error in errors:
+        terminal.line(f"ERROR: {error}", red=True, bold=True)
+    if results:
+        terminal.line(f"{summary_line(results)} (seed {seed})")
+
+
+_COLOURS: dict[Outcome, dict[str, bool]] = {
+    Outcome.PASS: {},
+    Outcome.FAIL: {"red": True, "bold": True},
+    Outcome.UNDECIDED: {"yellow": True},
+}

@@ -1,0 +1,91 @@
+"""Stands in for the body of a test: pytest and its async plugins call this one, and the engine calls the body."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import warnings
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from pytest_isolation.errors import IsolationWarning, NothingMeasured
+from pytest_isolation.model import Outcome, Result
+
+if TYPE_CHECKING:
+    from pytest_isolation.backend import Backend
+    from pytest_isolation.engine import Play
+    from pytest_isolation.settings import Settings
+
+NEVER_RAN = (
+    "the body never ran. If it is async, an async plugin must take it: mark it with @pytest.mark.anyio or "
+    "@pytest.mark.asyncio, and see that the plugin is installed"
+)
+_CLOSING_S = 10.0
+
+
+def stand_in(play: Play, body: Callable[..., Any], backend: Backend | None) -> Callable[..., Any]:
+    """A function of the same kind as the body, which has the engine play it.
+
+    Args:
+        play: what is to be done.
+        body: the test function, bound to its instance.
+        backend: started before and closed after the body, if it is asynchronous.
+    """
+    if inspect.iscoroutinefunction(body):
+
+        @functools.wraps(body)
+        async def played(**given: Any) -> None:
+            async with _serving(backend):
+                await play.perform_async(lambda **other: body(**{**given, **other}))
+    else:
+
+        @functools.wraps(body)
+        def played(**given: Any) -> None:
+            play.perform_sync(lambda **other: body(**{**given, **other}))
+
+    return played
+
+
+@asynccontextmanager
+async def _serving(backend: Backend | None) -> AsyncIterator[None]:
+    """Start the backend in the running loop, and close it there whatever happens."""
+    if backend is None:
+        yield
+        return
+    import anyio
+
+    await backend.start()
+    try:
+        yield
+    finally:
+        with anyio.move_on_after(_CLOSING_S, shield=True) as patience:
+            await backend.aclose()
+        if patience.cancelled_caught:
+            warnings.warn(
+                f"{type(backend).__name__}.aclose() did not end within {_CLOSING_S:g} s and was cancelled",
+                IsolationWarning,
+                stacklevel=1,
+            )
+
+
+def conclude(play: Play) -> Result:
+    """What came of a test whose body ended well.
+
+    Raises:
+        NothingMeasured: it would be green without having measured anything.
+    """
+    if not play.started:
+        raise NothingMeasured(NEVER_RAN)
+    if play.plan.budgets:
+        play.ledger.require_samples()
+    if play.players:
+        play.judge_users()
+    return play.result()
+
+
+def is_failure(result: Result, settings: Settings) -> bool:
+    """Whether a result is to fail its test: on a finding, on a proven violation, in CI mode maybe on doubt."""
+    outcomes = {verdict.outcome for verdict in result.verdicts}
+    doubt = settings.fails_on_doubt and Outcome.UNDECIDED in outcomes
+    return bool(result.findings) or Outcome.FAIL in outcomes or doubt

@@ -1,0 +1,1 @@
+"""Who plays: users, their canaries, what they saw."""

@@ -1,0 +1,201 @@
+"""Makes users, and keeps who may see whose what."""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+from pytest_isolation.errors import MisuseError
+from pytest_isolation.model import Evidence, Observation, Run, Share
+from pytest_isolation.users import canary
+from pytest_isolation.users.snapshot import snapshot
+
+T = TypeVar("T")
+
+
+class User:
+    """A virtual user: an id, its canaries, and what it saw.
+
+    Attributes:
+        index: its place among the users of its phase, from 0.
+        anonymous: True for a user without credentials.
+    """
+
+    __slots__ = ("_cast", "_label", "_number", "_observations", "_secrets", "anonymous", "index")
+
+    def __init__(self, cast: Cast, number: int, index: int, label: str) -> None:
+        self._cast = cast
+        self._number = number
+        self._label = label
+        self._observations: list[Observation] = []
+        self._secrets: dict[str, str] = {}
+        self.index = index
+        self.anonymous = False
+
+    def __repr__(self) -> str:
+        return f"<{self._label}>"
+
+    @property
+    def id(self) -> str:
+        """Unique to this user and test; itself a canary, named ``id``."""
+        return self.secret("id")
+
+    def secret(self, name: str = "secret") -> str:
+        """A text that only this user knows: lower-case letters and digits, 20 to 31 of them, the same at every call.
+
+        Args:
+            name: tells several secrets of one user apart, and names this one in reports.
+        """
+        text = self._secrets.get(name)
+        if text is None:
+            if not isinstance(name, str):
+                raise MisuseError(f"a secret's name is a str, not {name!r}: user.secret('note')")
+            text = self._secrets[name] = canary.mint(self._cast.key, self._number, self._cast.slug_of(name))
+        return text
+
+    def number(self, name: str = "number") -> int:
+        """A number that only this user knows: fifteen digits, exact in JSON and in a double.
+
+        Args:
+            name: tells several numbers of one user apart, and names this one in reports.
+
+        Raises:
+            MisuseError: more than 10,000 users or 100 names in one test.
+        """
+        try:
+            return canary.mint_number(self._cast.key, self._number, self._cast.code_of(name))
+        except ValueError as error:
+            raise MisuseError(f"{self._label}.number({name!r}): {error}; user.secret(…) has room for more") from None
+
+    def observe(self, value: T, channel: str = "response") -> T:
+        """Say that this user saw something; it is copied now and judged when the phase has ended.
+
+        Args:
+            value: what was seen: a text, bytes, a structure of them, an object, an exception.
+            channel: where it came from.
+
+        Returns:
+            The value.
+
+        Raises:
+            MisuseError: the value is a coroutine or an iterator that has not run.
+        """
+        self._observations.append(Observation(channel, snapshot(value)))
+        return value
+
+    def share(self, name: str = "secret", *others: User) -> None:
+        """Declare that others may see a secret of this user: it is then no leak.
+
+        Args:
+            name: the secret's or the number's name; ``"id"`` for the user's id.
+            others: who may see it; nobody named means everybody.
+        """
+        for other in others or (None,):
+            self._cast.shares.add(Share(self._number, name, other._number if other else None))
+
+
+class Cast:
+    """The users of one test.
+
+    Args:
+        seed: of the whole session.
+        test: the test's node id; with the seed it determines every canary.
+        take: how often this test has been played in this session.
+    """
+
+    def __init__(self, seed: int, test: str, take: int = 0) -> None:
+        self.key = canary.encode_key(zlib.crc32(f"{seed}:{test}:{take}".encode()))
+        self.shares: set[Share] = set()
+        self._labels: dict[int, str] = {}
+        self._made: Counter[str] = Counter()
+        self._slugs: dict[str, str] = {}
+        self._codes: list[str] = []
+
+    def users(self, count: int, stem: str = "user") -> list[User]:
+        """More users, with numbers of their own, labelled ``stem-00`` and on.
+
+        Args:
+            count: how many.
+            stem: what they are called; a label is never given twice.
+
+        Raises:
+            MisuseError: there is no number left.
+        """
+        first, before = len(self._labels), self._made[stem]
+        if first + count > canary.OWNERS:
+            raise MisuseError(f"one test can have {canary.OWNERS:,} users, not {first + count:,}")
+        width = max(2, len(str(before + count - 1)))
+        new = [User(self, first + i, i, f"{stem}-{before + i:0{width}d}") for i in range(count)]
+        self._made[stem] += count
+        self._labels.update((user._number, user._label) for user in new)
+        return new
+
+    def evidence(self, phase: str, runs: Iterable[Run], replay: str = "") -> Evidence:
+        """What a phase left behind, ready for the oracles."""
+        return Evidence(phase, tuple(runs), self.key, self._labels, frozenset(self.shares), self.names, replay)
+
+    @property
+    def names(self) -> Mapping[str, str]:
+        """The full name of every secret, by the form in which canaries carry it."""
+        codes = {f"#{code}": name for code, name in enumerate(self._codes)}
+        return codes | {short: name for name, short in self._slugs.items()}
+
+    @property
+    def planted(self) -> bool:
+        """At least one secret or number has been handed out."""
+        return bool(self._slugs or self._codes)
+
+    def slug_of(self, name: str) -> str:
+        """The form in which canaries carry this name; two names never share one."""
+        if name not in self._slugs:
+            taken, wanted, extra = set(self._slugs.values()), canary.slug(name), 1
+            short = wanted
+            while short in taken:
+                extra += 1
+                short = f"{wanted[: canary.NAME_LENGTH - len(str(extra))]}{extra}"
+            self._slugs[name] = short
+        return self._slugs[name]
+
+    def code_of(self, name: str) -> int:
+        """The number under which numeric canaries carry this name."""
+        if name not in self._codes:
+            self._codes.append(name)
+        return self._codes.index(name)
+
+
+def is_foreign(evidence: Evidence, number: int, hit: canary.Hit) -> bool:
+    """The canary belongs to somebody other than this user of the evidence's cast.
+
+    A number of another cast is not counted: its three digits of key are too few to accuse anyone.
+    """
+    if hit.key == evidence.key or hit.key == canary.number_key(evidence.key):
+        return hit.owner != number
+    return not hit.name.startswith("#")
+
+
+def is_shared(evidence: Evidence, number: int, hit: canary.Hit) -> bool:
+    """The canary belongs to somebody else who lets this user see it.
+
+    A canary that was cut short carries no name: it is shared if its owner shares anything with this user.
+    """
+    if not evidence.shares or not is_foreign(evidence, number, hit):
+        return False
+    name = evidence.names.get(hit.name)
+    return any(
+        share.owner == hit.owner and share.viewer in (None, number) and name in (None, share.name)
+        for share in evidence.shares
+    )
+
+
+def run_of(user: User, error: BaseException | None, ended: bool, seconds: float) -> Run:
+    """What came of a user's way through the scenario.
+
+    Args:
+        user: who played.
+        error: the exception that ended it.
+        ended: False when it was stopped from outside.
+        seconds: how long it took.
+    """
+    return Run(user._label, user._number, tuple(user._observations), error, ended, seconds)

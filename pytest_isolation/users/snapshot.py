@@ -1,0 +1,200 @@
+"""What somebody saw, as plain values: a copy that nobody else can change afterwards.
+
+An observation is judged after the fact, when the object that was handed over may already belong to somebody else.
+So it is copied at once into None, bool, int, float, str, bytes, dict, list and ``Bag``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import decimal
+import enum
+import inspect
+import pathlib
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Any
+
+from pytest_isolation.errors import MisuseError
+
+_ATOMS = (type(None), bool, int, float, str, bytes)
+_AS_TEXT = (decimal.Decimal, datetime.date, datetime.time, datetime.timedelta, uuid.UUID, pathlib.PurePath, complex)
+# Of a subclass only the value is kept, whatever its own __str__ says.
+_SUBCLASSED: tuple[tuple[type, Callable[[Any], object]], ...] = (
+    (int, int.__int__),
+    (float, float.__float__),
+    (str, str.__str__),
+    (bytes, lambda value: bytes(memoryview(value))),
+)
+_CONTAINERS = (Mapping, AbstractSet, list, tuple, deque)
+_DEEPEST = 64
+
+
+class Bag(list[object]):
+    """Values whose order means nothing."""
+
+
+def snapshot(value: object) -> object:
+    """Copy a value into plain ones.
+
+    Mappings, sequences, sets, dataclasses, named tuples, attrs classes, pydantic models, msgspec structs, ORM rows
+    and objects, HTTP responses and exceptions (arguments, notes, causes) are taken apart. Of any other object its
+    text is taken and its public attributes as far as they are plain data; what hangs on the objects behind it did
+    not arrive.
+
+    Args:
+        value: anything that was seen.
+
+    Raises:
+        MisuseError: it cannot be looked at without being used up: a coroutine or an iterator.
+    """
+    return _Copier().copy(value)
+
+
+class _Copier:
+    __slots__ = ("_in_stranger", "_path")
+
+    def __init__(self) -> None:
+        self._path: list[int] = []
+        self._in_stranger = False
+
+    def copy(self, value: object) -> object:
+        if type(value) in _ATOMS:
+            return value
+        if id(value) in self._path:
+            return "<seen above>"
+        if len(self._path) >= _DEEPEST:
+            return repr(value)
+        self._path.append(id(value))
+        try:
+            return self._take_apart(value)
+        finally:
+            self._path.pop()
+
+    def _take_apart(self, value: object) -> object:
+        if isinstance(value, enum.Enum):
+            return self.copy(value.value)
+        for kind, plain in _SUBCLASSED:
+            if isinstance(value, kind):
+                return plain(value)
+        if isinstance(value, bytearray | memoryview):
+            return bytes(value)
+        if isinstance(value, _AS_TEXT):
+            return str(value)
+        if (parts := _parts(value)) is not None:
+            return self._named(parts)
+        if isinstance(value, AbstractSet | Bag):
+            return Bag(self.copy(part) for part in value)
+        if isinstance(value, Sequence | deque):
+            return [self.copy(part) for part in value]
+        if inspect.isawaitable(value) or inspect.isasyncgen(value) or isinstance(value, Iterator):
+            raise MisuseError(
+                f"observe() got {_what(value)}: it has not run, so nothing of it can be seen yet. "
+                "Await it or collect it first: user.observe(await …) or user.observe(list(…))"
+            )
+        return self._stranger(value)
+
+    def _named(self, parts: Iterable[tuple[object, object]]) -> dict[str, object]:
+        named: dict[str, object] = {}
+        for key, part in parts:
+            name = _key(key)
+            while name in named:  # 1 and "1" are two keys, and both were seen
+                name += "'"
+            named[name] = self.copy(part)
+        return named
+
+    def _stranger(self, value: object) -> object:
+        if self._in_stranger:
+            return repr(value)
+        self._in_stranger = True
+        try:
+            data = self._named((name, part) for name, part in _attributes(value) if _is_public_data(name, part))
+        finally:
+            self._in_stranger = False
+        return {"": repr(value), **data} if data else repr(value)
+
+
+def _parts(value: object) -> Iterable[tuple[object, object]] | None:
+    """Names and values of whatever is made of named parts, None for everything else."""
+    kind = type(value)
+    if isinstance(value, Mapping):
+        return value.items()
+    if isinstance(value, type):
+        return None
+    if isinstance(value, BaseException):
+        return _exception(value)
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return zip(value._fields, value, strict=True)
+    for names in (
+        [f.name for f in dataclasses.fields(value)] if dataclasses.is_dataclass(value) else None,
+        [a.name for a in getattr(kind, "__attrs_attrs__", ())] or None,
+        getattr(kind, "__struct_fields__", None),  # msgspec
+    ):
+        if names is not None:
+            return [(name, getattr(value, name, None)) for name in names]
+    if isinstance(mapping := getattr(value, "_mapping", None), Mapping):  # a row of SQLAlchemy
+        return mapping.items()
+    if hasattr(kind, "__mapper__") or hasattr(kind, "__pydantic_fields__"):
+        # What is loaded, not what a descriptor would fetch now.
+        return [(name, part) for name, part in vars(value).items() if not name.startswith("_")]
+    if hasattr(value, "headers") and (hasattr(value, "status_code") or hasattr(value, "status")):
+        return _response(value)
+    return None
+
+
+def _exception(error: BaseException) -> list[tuple[str, object]]:
+    parts: list[tuple[str, object]] = [("type", type(error).__qualname__), ("text", str(error)), ("args", error.args)]
+    parts += [(name, part) for name, part in vars(error).items() if name == "__notes__" or _is_public_data(name, part)]
+    if isinstance(error, BaseExceptionGroup):
+        parts.append(("exceptions", error.exceptions))
+    if error.__cause__ is not None:
+        parts.append(("cause", error.__cause__))
+    elif error.__context__ is not None:
+        parts.append(("context", error.__context__))
+    return parts
+
+
+def _response(response: object) -> list[tuple[str, object]]:
+    headers = getattr(response, "headers", {})
+    status = getattr(response, "status_code", None) or getattr(response, "status", None)
+    return [("status", status), ("headers", Bag(headers.items())), ("body", _body(response))]
+
+
+def _body(response: object) -> object:
+    for name in ("content", "body", "text"):
+        try:
+            body = getattr(response, name, None)
+        except RuntimeError:  # httpx and requests raise one while the stream has not been read
+            continue
+        if isinstance(body, bytes | str):
+            return body
+    return None
+
+
+def _attributes(value: object) -> Iterator[tuple[str, object]]:
+    yield from getattr(value, "__dict__", {}).items()
+    for base in type(value).__mro__:
+        slots = base.__dict__.get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else slots:
+            if hasattr(value, name):
+                yield name, getattr(value, name)
+
+
+def _is_public_data(name: str, value: object) -> bool:
+    if name.startswith("_") or isinstance(value, type):
+        return False
+    return isinstance(value, (*_ATOMS, *_AS_TEXT, *_CONTAINERS, bytearray, enum.Enum)) or dataclasses.is_dataclass(
+        value
+    )
+
+
+def _key(key: object) -> str:
+    return key.decode("utf-8", "backslashreplace") if isinstance(key, bytes) else str(key)
+
+
+def _what(value: object) -> str:
+    name = getattr(value, "__qualname__", None)
+    return f"the {type(value).__name__} {name}()" if name else f"an iterator ({type(value).__name__})"

@@ -1,0 +1,129 @@
+"""The database: a session for each request, which knows its user and writes and reads nothing of anybody else."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from sqlalchemy import event, select, text
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.pool import ConnectionPoolEntry
+
+
+class Base(DeclarativeBase):
+    """All tables of the backend."""
+
+
+class Note(Base):
+    """Something that a user wrote."""
+
+    __tablename__ = "note"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    user_id: Mapped[str] = mapped_column(index=True)
+    text: Mapped[str]
+
+
+class UserSession:
+    """A database session of one request; every statement is bound to the request's user.
+
+    A connection is taken from the pool by the first statement, so a request that never asks the database costs it
+    nothing.
+
+    Args:
+        session: of SQLAlchemy.
+        user_id: whose rows it reads and writes.
+    """
+
+    __slots__ = ("_session", "_user_id")
+
+    def __init__(self, session: AsyncSession, user_id: str) -> None:
+        self._session = session
+        self._user_id = user_id
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        # Shielded by SQLAlchemy itself: AsyncSession closes in a task of its own when it is cancelled.
+        await self._session.__aexit__(kind, error, where)
+
+    async def ping(self) -> None:
+        """One round trip to the database."""
+        await self._session.execute(text("select 1"))
+
+    async def save(self, text: str) -> None:
+        """Store a text of this user."""
+        self._session.add(Note(user_id=self._user_id, text=text))
+        await self._session.commit()
+
+    async def load(self) -> Sequence[str]:
+        """Every text of this user, oldest first."""
+        mine = select(Note.text).where(Note.user_id == self._user_id).order_by(Note.id)
+        texts = (await self._session.scalars(mine)).all()
+        await self._session.rollback()  # a reader that keeps its transaction open keeps writers waiting
+        return texts
+
+
+class Database:
+    """The engine and its sessions.
+
+    Args:
+        url: of SQLAlchemy, for an async driver; None is a new SQLite file that is removed at the end.
+    """
+
+    def __init__(self, url: str | None = None) -> None:
+        self._url = url
+        self._cleanup = AsyncExitStack()
+        self._sessions: async_sessionmaker[AsyncSession] | None = None
+
+    async def start(self) -> None:
+        """Connect, and make the tables that are missing."""
+        engine = create_async_engine(self._url or self._new_file())
+        self._cleanup.push_async_callback(engine.dispose)
+        if engine.dialect.name == "sqlite":
+            event.listen(engine.sync_engine, "connect", _tune_sqlite)
+        await _make_tables(engine)
+        self._sessions = async_sessionmaker(engine, expire_on_commit=False)
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        self._sessions = None
+        await self._cleanup.aclose()
+
+    def session(self, user_id: str) -> UserSession:
+        """A session for one request of a user.
+
+        Raises:
+            RuntimeError: the database has not been started.
+        """
+        if self._sessions is None:
+            raise RuntimeError("the database is not running: await start() first")
+        return UserSession(self._sessions(), user_id)
+
+    def _new_file(self) -> str:
+        # A database in memory has one connection for all sessions, which would share its transaction.
+        folder = tempfile.TemporaryDirectory(prefix="reference_impl-")
+        self._cleanup.callback(folder.cleanup)
+        return f"sqlite+aiosqlite:///{Path(folder.name) / 'notes.db'}"
+
+
+async def _make_tables(engine: AsyncEngine) -> None:
+    async with engine.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+
+
+def _tune_sqlite(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
+    """Let readers and a writer work at once, and a second writer wait instead of failing."""
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=wal", "synchronous=normal", "busy_timeout=5000"):
+        cursor.execute(f"pragma {pragma}")
+    cursor.close()
