@@ -16,7 +16,7 @@ from time import perf_counter, sleep
 import anyio
 
 from pytest_isolation.awaited import refuse_awaitable, refuse_unawaited
-from pytest_isolation.errors import IsolationWarning, MarkerError, NothingMeasured
+from pytest_isolation.errors import IsolationWarning, MarkerError, NothingMeasured, PluginFault
 from pytest_isolation.latency.decide import Step, least_to_pass
 from pytest_isolation.latency.sampler import Limits, sample_async, sample_paced, sample_sync
 from pytest_isolation.latency.spans import Ledger
@@ -253,18 +253,19 @@ class Play:
                 "none of the users observed anything, so no leak could have been seen. "
                 "Say what they see: alice.observe(await …)"
             )
-        self._keep(list(foreign_canaries(self._evidence("test", runs, ""), Story(()))), runs)
+        self._keep(_ask(foreign_canaries, self._evidence("test", runs, ""), Story(())), runs)
 
     def _learn(self, solos: Iterable[Evidence]) -> Story:
         return Story([self._normalised(evidence) for evidence in solos])
 
     def _judge(self, evidence: Evidence, story: Story) -> list[Finding]:
-        findings = [*foreign_canaries(evidence, story), *bad_endings(evidence, story)]
+        findings = [*_ask(foreign_canaries, evidence, story), *_ask(bad_endings, evidence, story)]
         leaked = {finding.user for finding in findings if finding.kind is Kind.LEAK}
         # Whoever received a secret saw something else than alone: that says nothing new.
-        findings += [finding for finding in departures(self._normalised(evidence), story) if finding.user not in leaked]
+        departed = _ask(departures, self._normalised(evidence), story)
+        findings += [finding for finding in departed if finding.user not in leaked]
         for oracle in self._extensions.oracles:
-            findings += oracle(evidence, story)
+            findings += _ask(oracle, evidence, story)
         return findings
 
     def _normalised(self, evidence: Evidence) -> Evidence:
@@ -294,6 +295,11 @@ class Play:
         if findings:
             self.findings += other.findings
 
+    @property
+    def is_judged(self) -> bool:
+        """Something was measured or played, so that there is a result to report."""
+        return self.plan.is_judged or bool(self.players or self._phases)
+
     def result(self, interrupted: bool = False) -> Result:
         """What is proven so far."""
         phases = (PhaseCount(phase, runs, self._phase_s[phase]) for phase, runs in self._phases.items())
@@ -307,6 +313,16 @@ class Play:
             interrupted=interrupted,
             notes=tuple(self.notes),
         )
+
+
+def _ask(oracle: Oracle, evidence: Evidence, story: Story) -> list[Finding]:
+    """The findings of an oracle; one that breaks is not the test's fault, and not silent either."""
+    try:
+        return list(oracle(evidence, story))
+    except Exception as error:
+        name = getattr(oracle, "__qualname__", repr(oracle))
+        said = f"{type(error).__name__}: {error}"
+        raise PluginFault(f"the oracle {name} failed: {said}. This is not the test's fault") from error
 
 
 def _holds_own(run: Run) -> bool:

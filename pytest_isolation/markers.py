@@ -207,9 +207,10 @@ def _refuse_without_user(item: pytest.Item) -> None:
     assert isinstance(item, pytest.Function)
     taken = inspect.signature(item.function).parameters
     if "user" not in taken:
+        signature = ", ".join(["user", *(name for name in taken if name != "self")])
         raise MarkerError(
             "an isolation test is what one user does, so it takes the `user` fixture: "
-            f"def {item.originalname}(user{', ' if taken else ''}{', '.join(n for n in taken if n != 'self')})"
+            f"def {item.originalname}({signature})"
         )
     for name, definitions in fixture_definitions(item).items():
         definition = definitions[-1]

@@ -6,7 +6,7 @@ Only the standard library, pytest and small modules are imported here; the rest 
 from __future__ import annotations
 
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["isolation", "isolation_backend", "latency", "user", "users"]
 
 RESULT = pytest.StashKey["Result"]()
+MISTAKE = pytest.StashKey[str]()
 COLLECTED = pytest.StashKey["Collected"]()
 
 
@@ -73,45 +74,52 @@ def pytest_configure_node(node: Any) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
-    wrong = [message for item in items if markers.is_marked(item) for message in _mistakes(item, config)]
-    if wrong:
-        raise pytest.UsageError("\n".join(f"pytest-isolation: {message}" for message in wrong))
+    settings = config.stash[STATE].settings
+    marked = [item for item in items if markers.is_marked(item)]
+    wrong = {item: f"pytest-isolation: {item.nodeid}: {said}" for item in marked if (said := _mistake(item, settings))}
+    if wrong and not hasattr(config, "workerinput"):
+        raise pytest.UsageError("\n".join(wrong.values()))
+    for item, message in wrong.items():  # a worker of xdist cannot end the run; its tests can fail
+        item.stash[MISTAKE] = message
 
 
-def _mistakes(item: pytest.Item, config: pytest.Config) -> list[str]:
+def _mistake(item: pytest.Item, settings: options.Settings) -> str:
     from pytest_isolation.engine import refuse_unsupported
 
-    settings = config.stash[STATE].settings
     try:
         plan = markers.read_plan(item, settings)
         if plan is not None:
             refuse_unsupported(plan, settings)
     except MarkerError as error:
-        return [f"{item.nodeid}: {error}"]
-    return []
+        return str(error)
+    return ""
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
-    if any(_concerns(item) for item in session.items):
+    if any(not fixtures.NAMES.isdisjoint(_fixtures(item)) or markers.is_marked(item) for item in session.items):
         session.config.pluginmanager.register(Playing(), "pytest_isolation.playing")
 
 
-def _concerns(item: pytest.Item) -> bool:
-    if not isinstance(item, pytest.Function):
-        return False
-    return not fixtures.NAMES.isdisjoint(item.fixturenames) or markers.is_marked(item)
+def _fixtures(item: pytest.Item) -> Iterable[str]:
+    return getattr(item, "fixturenames", ())
 
 
 class Playing:
     """The hooks around each test; registered only in a session that has a test for them."""
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        if MISTAKE in item.stash:
+            pytest.fail(item.stash[MISTAKE], pytrace=False)
+
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
-        if not _concerns(item):
-            return (yield)
-        assert isinstance(item, pytest.Function)
-        return (yield from _play(item))
+        # A fixture called `user` is often the test suite's own; ours has left its mark.
+        ours = fixtures.PLAY in item.stash or fixtures.BACKEND in item.stash or markers.is_marked(item)
+        if ours and isinstance(item, pytest.Function):
+            return (yield from _play(item))
+        return (yield)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
@@ -120,12 +128,9 @@ class Playing:
         report = yield
         if call.when == "call" and RESULT in item.stash:
             from pytest_isolation.reports.json import encode
-            from pytest_isolation.reports.junit import properties
 
-            result = item.stash[RESULT]
+            report.isolation = encode(item.stash[RESULT])  # type: ignore[attr-defined] # reaches a controller of xdist
             del item.stash[RESULT]
-            report.isolation = encode(result)  # type: ignore[attr-defined] # reaches an xdist controller
-            report.user_properties += properties(result)
         return report
 
 
@@ -137,7 +142,7 @@ def _play(item: pytest.Function) -> Generator[None, object, object]:
     item.obj = stand_in(play, body, item.stash.get(fixtures.BACKEND, None))
     try:
         outcome = yield
-        item.stash[RESULT] = conclude(play)
+        result = conclude(play)
     except BaseException as error:
         _keep_partial(item, play, error)
         if isinstance(error, IsolationError) and not isinstance(error, PluginFault):
@@ -147,7 +152,12 @@ def _play(item: pytest.Function) -> Generator[None, object, object]:
     finally:
         item.obj = body
         del item.stash[fixtures.PLAY]
-    _fail_if_proven(item, play)
+    if play.is_judged:
+        from pytest_isolation.reports.junit import properties
+
+        item.stash[RESULT] = result
+        item.user_properties += properties(result)
+        _fail_if_proven(item, play, result)
     return outcome
 
 
@@ -163,11 +173,11 @@ def _keep_partial(item: pytest.Function, play: Play, error: BaseException) -> No
         pytest.fail(f"pytest-isolation: {NEVER_RAN}", pytrace=False)
 
 
-def _fail_if_proven(item: pytest.Function, play: Play) -> None:
+def _fail_if_proven(item: pytest.Function, play: Play, result: Result) -> None:
     from pytest_isolation.reports.terminal import failure_text
     from pytest_isolation.stand_in import is_failure
 
-    result, settings = item.stash[RESULT], item.config.stash[STATE].settings
+    settings = item.config.stash[STATE].settings
     if not is_failure(result, settings):
         return
     text, error = failure_text(result, settings.fails_on_doubt), play.first_error

@@ -212,7 +212,7 @@ def read_settings(config: pytest.Config, environment: Mapping[str, str] = os.env
 def _ini_value(config: pytest.Config, setting: Setting) -> Any:
     try:
         return config.getini(setting.ini)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, pytest.UsageError) as error:
         raise SettingError(f"{setting.ini} in the ini file: {error}") from None
 
 

@@ -20,6 +20,7 @@ import anyio
 from pytest_isolation.awaited import refuse_awaitable, refuse_unawaited
 from pytest_isolation.latency.decide import Step
 from pytest_isolation.latency.spans import Ledger
+from pytest_isolation.loops import interruption_unwrapped, on_asyncio
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,14 +130,15 @@ async def sample_paced(body: Callable[[], Awaitable[object]], ledger: Ledger, li
     steps, index = course(ledger, limits), 0
     while True:
         pause, start, arrived = False, perf_counter(), 0
-        async with anyio.create_task_group() as tasks:
-            for step in steps:
-                if pause := step is Step.CONFIRM:
-                    break
-                due = start + arrived / rate
-                await anyio.sleep(max(0.0, due - perf_counter()))
-                tasks.start_soon(run, index, due)
-                index, arrived = index + 1, arrived + 1
+        with interruption_unwrapped():
+            async with anyio.create_task_group() as tasks:
+                for step in steps:
+                    if pause := step is Step.CONFIRM:
+                        break
+                    due = start + arrived / rate
+                    await anyio.sleep(max(0.0, due - perf_counter()))
+                    tasks.start_soon(run, index, due)
+                    index, arrived = index + 1, arrived + 1
         if errors:
             raise errors[0]
         if not pause:
@@ -172,7 +174,7 @@ def _nth_run(index: int) -> Iterator[None]:
 
 
 async def _in_own_task(run: Callable[[], Awaitable[None]]) -> None:
-    if _on_asyncio():
+    if on_asyncio():
         # A third of the price of a task group, and cancellation passes through an awaited task by itself.
         await asyncio.get_running_loop().create_task(run())  # type: ignore[arg-type]
         return
@@ -182,8 +184,9 @@ async def _in_own_task(run: Callable[[], Awaitable[None]]) -> None:
         with _caught(errors):
             await run()
 
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(caught)
+    with interruption_unwrapped():
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(caught)
     if errors:
         raise errors[0]
 
@@ -197,10 +200,3 @@ def _caught(errors: list[BaseException]) -> Iterator[None]:
         raise
     except BaseException as error:  # pytest's own outcomes are BaseExceptions
         errors.append(error)
-
-
-def _on_asyncio() -> bool:
-    try:
-        return asyncio.current_task() is not None
-    except RuntimeError:
-        return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import sys
 import threading
@@ -10,6 +11,7 @@ from time import perf_counter
 
 import anyio
 
+from pytest_isolation.loops import interruption_unwrapped, on_asyncio
 from pytest_isolation.model import Run
 from pytest_isolation.users.cast import User, run_of
 
@@ -37,15 +39,15 @@ async def crowd(
     async def play(user: User, due: float) -> None:
         error: BaseException | None = None
         try:
-            await scenario(user)
-        except (cancelled, KeyboardInterrupt, SystemExit, GeneratorExit) as stop:
-            runs[user] = run_of(user, None if scope.cancel_called else stop, False, perf_counter() - due)
+            await _in_own_task(scenario, user)
+        except (cancelled, KeyboardInterrupt, SystemExit, GeneratorExit):
+            runs[user] = run_of(user, None, False, perf_counter() - due)
             raise
         except BaseException as raised:  # pytest's own outcomes are BaseExceptions, and are this user's
             error = raised
         runs[user] = run_of(user, error, True, perf_counter() - due)
 
-    with anyio.move_on_after(limit_s) as scope:
+    with interruption_unwrapped(), anyio.move_on_after(limit_s):
         async with anyio.create_task_group() as tasks:
             for index, user in enumerate(users):
                 due = start if rate is None else start + index / rate
@@ -55,8 +57,29 @@ async def crowd(
     return [runs.get(user) or run_of(user, None, False, perf_counter() - start) for user in users]
 
 
+class CancelledByOthers(Exception):
+    """A user's task was cancelled, and not by the test."""
+
+
+async def _in_own_task(scenario: Callable[[User], Awaitable[object]], user: User) -> None:
+    """Play in a task that the group does not own: a stray cancellation is this user's, and stops nobody else."""
+    if not on_asyncio():
+        await scenario(user)
+        return
+    own = asyncio.ensure_future(scenario(user))
+    try:
+        await own
+    except asyncio.CancelledError:
+        current = asyncio.current_task()
+        if own.cancelled() and current is not None and not current.cancelling():
+            raise CancelledByOthers(f"the task of {user!r} was cancelled, though the test cancelled nobody") from None
+        raise
+
+
 def crowd_in_threads(scenario: Callable[[User], object], users: Sequence[User], limit_s: float) -> list[Run]:
     """Let users play the scenario concurrently, a thread each, switching as often as the interpreter allows.
+
+    A user who is alone plays in the calling thread, as the test would without the plugin.
 
     Args:
         scenario: what one user does.
@@ -66,6 +89,8 @@ def crowd_in_threads(scenario: Callable[[User], object], users: Sequence[User], 
     Returns:
         A run for each user, timed from the moment at which all of them started.
     """
+    if len(users) == 1:
+        return [contextvars.copy_context().run(_play_here, scenario, users[0])]
     runs: dict[User, Run] = {}
     barrier = threading.Barrier(len(users))
 
@@ -74,12 +99,11 @@ def crowd_in_threads(scenario: Callable[[User], object], users: Sequence[User], 
             barrier.wait()
         except threading.BrokenBarrierError:  # not all of them could be started
             return
-        start, error = perf_counter(), None
+        start = perf_counter()
         try:
-            scenario(user)
-        except BaseException as raised:  # nobody else would see it: a thread has no caller
-            error = raised
-        runs[user] = run_of(user, error, True, perf_counter() - start)
+            runs[user] = _play_here(scenario, user)
+        except BaseException as error:  # nobody else would see it: a thread has no caller
+            runs[user] = run_of(user, error, True, perf_counter() - start)
 
     threads = [
         threading.Thread(target=contextvars.copy_context().run, args=(play, user), name=repr(user), daemon=True)
@@ -99,3 +123,14 @@ def crowd_in_threads(scenario: Callable[[User], object], users: Sequence[User], 
     finally:
         sys.setswitchinterval(before)
     return [runs.get(user) or run_of(user, None, False, limit_s) for user in users]
+
+
+def _play_here(scenario: Callable[[User], object], user: User) -> Run:
+    start, error = perf_counter(), None
+    try:
+        scenario(user)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as raised:  # pytest's own outcomes are BaseExceptions, and are this user's
+        error = raised
+    return run_of(user, error, True, perf_counter() - start)

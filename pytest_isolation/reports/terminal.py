@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from pytest_isolation.settings import Settings
 
-_SHOWN = 3
+_SHOWN = {Kind.LEAK: 3, Kind.DIFFERENT: 3}
 _HEADLINES = {Outcome.FAIL: "OVER BUDGET", Outcome.UNDECIDED: "UNDECIDED", Outcome.PASS: "WITHIN"}
 
 
@@ -31,10 +31,11 @@ def failure_text(result: Result, doubt: bool = False) -> str:
 def _findings(result: Result) -> Iterator[str]:
     for kind in Kind:
         found = [finding for finding in result.findings if finding.kind is kind]
-        yield from (finding_text(finding, result.nodeid) for finding in found[:_SHOWN])
-        if len(found) > _SHOWN:
-            users = sorted({finding.user for finding in found[_SHOWN:]})
-            yield f"… and {len(found) - _SHOWN} more of this kind: {_some(users)}"
+        shown = _SHOWN.get(kind, 1)
+        yield from (finding_text(finding, result.nodeid) for finding in found[:shown])
+        if len(found) > shown:
+            users = sorted({finding.user for finding in found[shown:]})
+            yield f"… and {len(found) - shown} more of this kind: {_some(users)}"
 
 
 def _some(names: Sequence[str], most: int = 8) -> str:

@@ -91,6 +91,8 @@ class _Copier:
         if isinstance(value, Sequence | deque):
             return [self.copy(part) for part in value]
         if inspect.isawaitable(value) or inspect.isasyncgen(value) or isinstance(value, Iterator):
+            if inspect.iscoroutine(value):
+                value.close()  # or Python warns of it a second time
             raise MisuseError(
                 f"observe() got {_what(value)}: it has not run, so nothing of it can be seen yet. "
                 "Await it or collect it first: user.observe(await …) or user.observe(list(…))"

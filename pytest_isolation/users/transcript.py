@@ -180,12 +180,12 @@ class Story:
     """What the scenario shows a user who is alone, learnt from several who were.
 
     Args:
-        solos: evidence of solo runs, two or more in all.
+        solos: evidence of solo runs, two or more in all; none, and the story says nothing.
     """
 
     def __init__(self, solos: Sequence[Evidence]) -> None:
         told = [_tell(evidence, run) for evidence in solos for run in evidence.runs]
-        self._first, others = told[0], told[1:]
+        self._first, others = told[0] if told else {}, told[1:]
         self._names = frozenset(name for evidence in solos for name in evidence.names.values())
         self._unstable: set[tuple[str, str]] = set()
         self._lengths = {channel: len(observations) for channel, observations in self._first.items()}

@@ -1,0 +1,81 @@
+"""Ctrl-C: what was measured is kept and reported, and nothing is left running."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+SOURCE = """
+import pytest, time
+open("started", "w").close()
+BODY
+"""
+BODIES = {
+    "sync": "@pytest.mark.latency(p95_ms=500)\ndef test(): time.sleep(0.01)",
+    "asyncio": "@pytest.mark.asyncio\n@pytest.mark.latency(p95_ms=500)\nasync def test():\n    import asyncio\n    await asyncio.sleep(0.01)",
+    "trio": "@pytest.fixture\ndef anyio_backend(): return 'trio'\n@pytest.mark.anyio\n@pytest.mark.latency(p95_ms=500)\nasync def test():\n    import trio\n    await trio.sleep(0.01)",
+    "paced": "@pytest.mark.asyncio\n@pytest.mark.latency(p95_ms=500, rate=50)\nasync def test():\n    import asyncio\n    await asyncio.sleep(0.01)",
+}
+
+
+@pytest.mark.parametrize("kind", BODIES)
+def test_an_interrupted_test_reports_what_it_measured(pytester, kind):
+    """In the summary and in the JSON report."""
+    pytester.makefile(".ini", pytest="[pytest]\nasyncio_default_fixture_loop_scope = function")
+    pytester.makepyfile(test_it=SOURCE.replace("BODY", BODIES[kind]))
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        "--isolation-budget",
+        "--isolation-report=r.json",
+    ]
+    process = subprocess.Popen(command, cwd=pytester.path, stdout=subprocess.PIPE, text=True)
+    while not (pytester.path / "started").exists():
+        time.sleep(0.05)
+    time.sleep(1.0)
+    os.kill(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == pytest.ExitCode.INTERRUPTED
+    assert "test_it.py::test: interrupted; what was measured until then counts" in output
+    [result] = json.loads((pytester.path / "r.json").read_text())["results"]
+    assert result["interrupted"] is True
+    assert result["verdicts"][0]["samples"] > 5
+    assert "never awaited" not in output
+
+
+def test_an_interrupted_crowd_leaves_no_task_behind(pytester):
+    """Users are cancelled, and their clean-up runs."""
+    pytester.makefile(".ini", pytest="[pytest]\nasyncio_default_fixture_loop_scope = function")
+    pytester.makepyfile(
+        test_it="""
+        import asyncio, pytest
+        @pytest.mark.asyncio
+        @pytest.mark.isolation(users=5)
+        async def test(user):
+            user.observe(user.id)
+            if user._label.startswith("user"):
+                open("started", "w").close()
+                try:
+                    await asyncio.sleep(60)
+                finally:
+                    open(f"cleaned-{user.index}", "w").close()
+        """
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"], cwd=pytester.path, stdout=subprocess.PIPE, text=True
+    )
+    while not (pytester.path / "started").exists():
+        time.sleep(0.05)
+    time.sleep(0.3)
+    os.kill(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == pytest.ExitCode.INTERRUPTED
+    assert len(list(pytester.path.glob("cleaned-*"))) == 5
+    assert "Task was destroyed" not in output

@@ -1,0 +1,428 @@
+"""@pytest.mark.isolation: one user's test, played by many."""
+
+import pytest
+
+LEAKY = """
+    import anyio, pytest
+    current = None
+    notes = {}
+    @pytest.mark.anyio
+    @pytest.mark.isolation(users=8)
+    async def test_inbox(user):
+        global current
+        current = user.id
+        await anyio.sleep(0)
+        notes[current] = user.secret("note")
+        await anyio.sleep(0)
+        user.observe({"messages": [{"text": "hello"}, {"text": notes[current]}]})
+    @pytest.fixture
+    def anyio_backend(): return "asyncio"
+"""
+
+
+def test_a_leak_is_reported_with_all_that_a_reader_must_know(suite):
+    """Who saw whose what, where in it, in which phase, what it should have been, how to see it again."""
+    result = suite(LEAKY, "--isolation-seed=42")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "LEAK  user-00 received the secret 'note' of user-07",
+            "  channel   response, at $.messages[[]1].text",
+            "  phase     crowd of 8 users, seed 42",
+            '  expected  what user-00 sees alone: "<note of user-00>"',
+            '  seen      "<note of user-07>"',
+            "  replay    pytest test_it.py::test_inbox --isolation-replay=crowd:8:42",
+            "… and 4 more of this kind: user-03, user-04, user-05, user-06",
+            "*1 scenario played 10 times: 7 findings (seed 42)*",
+        ]
+    )
+
+
+def test_the_printed_command_reproduces_it(suite):
+    """The same finding, for the same users, with the same canaries."""
+    first = suite(LEAKY)
+    replay = next(line for line in first.outlines if line.startswith("  replay")).split("--")[1]
+    again = suite(LEAKY, f"--{replay}")
+    again.assert_outcomes(failed=1)
+    leaks = [[line for line in run.outlines if line.startswith("LEAK")] for run in (first, again)]
+    assert leaks[0] == leaks[1] != []
+
+
+def test_an_isolated_backend_passes(suite):
+    """Two runs alone, and the crowd."""
+    result = suite(LEAKY.replace("current", "own").replace("global own\n", "own = None\n"))
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["*1 scenario played 10 times: 0 findings*"])
+
+
+@pytest.mark.parametrize(
+    "decorator",
+    ["@pytest.mark.asyncio", "@pytest.mark.anyio"],
+)
+def test_every_user_plays_on_its_own(suite, decorator):
+    """With an id of its own, among the others' fixtures."""
+    result = suite(
+        f"""
+        import anyio, pytest
+        seen = []
+        @pytest.fixture(params=["asyncio", "trio"] if "anyio" in "{decorator}" else ["asyncio"])
+        def anyio_backend(request): return request.param
+        @pytest.fixture
+        def thing(): return object()
+        {decorator}
+        @pytest.mark.isolation(users=5)
+        async def test(user, thing):
+            seen.append((user.index, user.id, id(thing)))
+            await anyio.sleep(0)
+            user.observe(user.id)
+        def test_counts():
+            assert len({{u for _, u, _ in seen}}) == len(seen) and len(seen) in (7, 14)
+            assert sorted(i for i, _, _ in seen)[-1] == 4
+        """
+    )
+    assert result.ret == 0
+
+
+def test_a_sync_scenario_is_played_by_threads(suite):
+    """All of them at once."""
+    result = suite(
+        """
+        import pytest, threading
+        barrier = threading.Barrier(6)
+        @pytest.mark.isolation(users=6)
+        def test(user):
+            if threading.current_thread() is not threading.main_thread():  # where a user is who is alone
+                barrier.wait(10)
+            user.observe(user.id)
+        """
+    )
+    result.assert_outcomes(passed=1)
+
+
+def test_a_race_between_threads_is_found(suite):
+    """A module-level variable, written and read with a switch in between."""
+    result = suite(
+        """
+        import pytest, time
+        current = None
+        @pytest.mark.isolation(users=20)
+        def test(user):
+            global current
+            current = user.secret("note")
+            time.sleep(0.001)
+            user.observe(current)
+        """
+    )
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["LEAK  user-* received the secret 'note' of user-*"])
+
+
+def test_an_assertion_that_fails_for_one_user_names_it(suite):
+    """The user's own assertion, then who it was, in which phase, and how to see it again."""
+    result = suite(
+        """
+        import anyio, pytest
+        busy = []
+        @pytest.mark.asyncio
+        @pytest.mark.isolation(users=4)
+        async def test_it(user):
+            user.observe(user.id)
+            busy.append(user)
+            await anyio.sleep(0)
+            assert len(busy) == 1, "somebody else is here"
+            busy.remove(user)
+        """,
+        "--isolation-seed=7",
+    )
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "E * AssertionError: somebody else is here",
+            "E *FAILED  user-00 failed, though the scenario ends well for a user who is alone",
+            "E *phase     crowd of 4 users, seed 7",
+            "E *replay    pytest test_it.py::test_it --isolation-replay=crowd:4:7",
+            "test_it.py:9: AssertionError",
+        ]
+    )
+
+
+def test_a_scenario_that_fails_alone_is_an_ordinary_failure(suite):
+    """It says nothing of isolation, and says so."""
+    result = suite(
+        """
+        import pytest
+        @pytest.mark.asyncio
+        @pytest.mark.isolation(users=4)
+        async def test(user):
+            user.observe(user.id)
+            assert 1 == 2
+        """
+    )
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["E *assert 1 == 2", "E *solo-00 was alone, so this says nothing of isolation yet"])
+
+
+def test_a_wrong_answer_without_a_canary_is_found(suite):
+    """A count of everybody's messages."""
+    result = suite(
+        """
+        import anyio, pytest
+        open_requests = 0
+        @pytest.mark.asyncio
+        @pytest.mark.isolation(users=3)
+        async def test(user):
+            global open_requests
+            open_requests += 1
+            await anyio.sleep(0.001)
+            user.observe({"me": user.id, "open": open_requests})
+            open_requests -= 1
+        """
+    )
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "DIFFERENT  user-00 saw another response than alone",
+            "  channel   response, at $.open",
+            '  expected *"1"',
+            '  seen      "3"',
+        ]
+    )
+
+
+def test_what_two_solo_runs_agreed_on_by_accident_is_not_held_against_anybody(suite):
+    """Before a difference accuses, three more users play alone."""
+    result = suite(
+        """
+        import itertools, pytest
+        dice = itertools.cycle([1, 1, 2, 3, 4])
+        @pytest.mark.asyncio
+        @pytest.mark.isolation(users=6)
+        async def test(user): user.observe({"me": user.id, "dice": next(dice)})
+        """
+    )
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["*played 11 times: 0 findings*"])
+
+
+def test_a_starved_user_is_a_finding(suite, monkeypatch):
+    """A slot that is not given back: the test comes to an end and says who waits."""
+    import pytest_isolation.engine as engine
+
+    monkeypatch.setattr(engine, "_LEAST_PATIENCE_S", 0.2)
+    result = suite(
+        """
+        import anyio, pytest
+        @pytest.fixture
+        def slots(): return anyio.CapacityLimiter(2)
+        @pytest.mark.asyncio
+        @pytest.mark.isolation(users=4)
+        async def test(user):
+            if user._label.startswith("user") and user.index > 1:
+                await anyio.sleep_forever()
+            user.observe(user.id)
+        """
+    )
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["STARVED  user-02 never got to the end*", '  seen      "still waiting after 0.2 s"'])
+
+
+def test_declared_sharing_is_no_leak(suite):
+    """A feed that everybody may read."""
+    result = suite(
+        """
+        import anyio, pytest
+        feed = []
+        @pytest.mark.asyncio
+        @pytest.mark.isolation(users=10)
+        async def test(user):
+            user.share("post")
+            feed.append({"by": user.secret("post"), "likes": 0})
+            await anyio.sleep(0)
+            user.observe({"me": user.id, "posts": list(feed)})
+        """
+    )
+    result.assert_outcomes(passed=1)
+
+
+def test_a_scenario_may_have_a_budget(suite):
+    """Each user's run in the crowd is judged; crowds play until it is decided."""
+    result = suite(
+        """
+        import pytest
+        @pytest.mark.asyncio
+        @pytest.mark.isolation(users=50)
+        @pytest.mark.latency(p95_ms=500)
+        async def test(user): user.observe(user.id)
+        """,
+        "--isolation-budget",
+    )
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["test  150 *p95 ≤ 500 ms*pass", "*1 scenario played 152 times: 0 findings*"])
+
+
+def test_a_scenario_that_misses_its_budget_fails(suite):
+    """Confirmed by further crowds."""
+    result = suite(
+        """
+        import anyio, pytest
+        @pytest.mark.asyncio
+        @pytest.mark.isolation(users=50)
+        @pytest.mark.latency(p95_ms=1)
+        async def test(user):
+            await anyio.sleep(0.005)
+            user.observe(user.id)
+        """
+    )
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["OVER BUDGET  p95*, budget 1 ms", "*confirmed in a second run*"])
+
+
+def test_several_users_in_one_test(suite):
+    """alice, bob = users(2): judged when the test ends."""
+    result = suite(
+        """
+        def test_fine(users):
+            alice, bob = users(2)
+            alice.observe(alice.secret("note"))
+            bob.observe(bob.secret("note"))
+        def test_leak(users):
+            alice, bob = users(2)
+            bob.observe({"note": alice.secret("note")}, "websocket")
+        def test_shared(users):
+            alice, bob = users(2)
+            alice.share("note", bob)
+            bob.observe(alice.secret("note"))
+        def test_silent(users):
+            users(2)
+        """
+    )
+    result.assert_outcomes(passed=2, failed=2)
+    result.stdout.fnmatch_lines(
+        [
+            "LEAK  user-01 received the secret 'note' of user-00",
+            "  channel   websocket, at $.note",
+            "*none of the users observed anything*",
+        ]
+    )
+
+
+def test_the_engine_from_code(suite):
+    """report = await isolation.check(scenario, users=50)."""
+    result = suite(
+        """
+        import anyio, pytest
+        pytestmark = pytest.mark.asyncio
+        current = None
+        async def leaky(user):
+            global current
+            current = user.secret("note")
+            await anyio.sleep(0)
+            user.observe(current)
+        async def fine(user):
+            await anyio.sleep(0)
+            user.observe(user.secret("note"))
+        async def test_fine(isolation):
+            report = await isolation.check(fine, users=7)
+            assert report.runs == 9 and not report.findings
+        async def test_leak(isolation):
+            await isolation.check(leaky, users=7)
+        async def test_report(isolation):
+            report = await isolation.check(leaky, users=7, fail=False)
+            assert [finding.kind for finding in report.findings] == ["leak"] * 6
+        async def test_silent(isolation):
+            async def silent(user): user.id
+            await isolation.check(silent, users=7)
+        """
+    )
+    result.assert_outcomes(passed=2, failed=2)
+    result.stdout.fnmatch_lines(
+        ["LEAK  user-* received the secret 'note' of user-06", "*the scenario observed nothing*"]
+    )
+
+
+def test_a_user_without_a_scenario_is_simply_a_user(suite):
+    """For a latency test that needs somebody to ask for something."""
+    result = suite(
+        """
+        import pytest
+        @pytest.mark.latency(p95_ms=500)
+        def test_timed(user): user.observe(user.id)
+        def test_plain(user): assert user.id == user.secret("id")
+        """
+    )
+    result.assert_outcomes(passed=2)
+
+
+def test_a_fixture_called_user_of_the_suite_itself_is_left_alone(suite):
+    """It is a common name."""
+    result = suite(
+        """
+        import pytest
+        @pytest.fixture
+        def user(): return "alice"
+        @pytest.fixture
+        def users(): return ["alice"]
+        @pytest.fixture
+        def latency(): return 3
+        def test(user, users, latency): assert (user, users, latency) == ("alice", ["alice"], 3)
+        """
+    )
+    result.assert_outcomes(passed=1)
+    result.stdout.no_fnmatch_line("*isolation =*")
+
+
+def test_a_repeated_test_gets_users_of_its_own(suite):
+    """What the first take left behind is not taken for the second one's."""
+    result = suite(
+        """
+        import pytest
+        seen = []
+        @pytest.mark.parametrize("n", [1, 2])
+        @pytest.mark.isolation(users=3)
+        @pytest.mark.asyncio
+        async def test(user, n):
+            seen.append(user.id)
+            user.observe(user.id)
+        def test_counts(): assert len(set(seen)) == 10
+        """
+    )
+    result.assert_outcomes(passed=3)
+
+
+def test_what_an_earlier_test_left_behind_is_found(suite):
+    """A backend that outlives a test must not hand its data to the next one's users."""
+    result = suite(
+        """
+        import pytest
+        cache = {}
+        @pytest.mark.isolation(users=2)
+        @pytest.mark.parametrize("n", [1, 2])
+        @pytest.mark.asyncio
+        async def test(user, n):
+            note = cache.setdefault(user.index, user.secret("note"))
+            user.observe(note)
+            if n == 1: cache.clear() or cache.update({0: user.secret("note")})
+        """
+    )
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["LEAK * received the secret 'note' of *"])
+
+
+def test_a_scenario_that_never_shows_a_user_its_own_secret_is_warned_of(suite):
+    """A leak of somebody else's would hardly show either."""
+    result = suite(
+        """
+        import pytest
+        @pytest.mark.isolation(users=3)
+        @pytest.mark.asyncio
+        async def test(user):
+            user.secret("note")
+            user.observe("OK")
+        """,
+        "-W",
+        "always",
+    )
+    result.assert_outcomes(passed=1, warnings=1)
+    result.stdout.fnmatch_lines(
+        ["*IsolationWarning: test_it.py::test: a user who is alone never sees one of its own secrets*"]
+    )

@@ -1,0 +1,134 @@
+"""Nothing measured is a failure, never a pass."""
+
+import pytest
+
+CASES = {
+    "a coroutine is dropped by a sync body": (
+        """
+        @pytest.mark.latency(p95_ms=500)
+        def test(): fetch()
+        """,
+        "*coroutine 'fetch' was never awaited*nothing to judge*",
+    ),
+    "a coroutine is dropped by an async body": (
+        """
+        @pytest.mark.asyncio
+        @pytest.mark.latency(p95_ms=500)
+        async def test(): fetch()
+        """,
+        "*coroutine 'fetch' was never awaited*nothing to judge*",
+    ),
+    "a coroutine is dropped under trio": (
+        """
+        @pytest.mark.anyio
+        @pytest.mark.latency(p95_ms=500)
+        async def test(): fetch()
+        """,
+        "*coroutine 'fetch' was never awaited*nothing to judge*",
+    ),
+    "a coroutine is returned": (
+        """
+        @pytest.mark.latency(p95_ms=500)
+        def test(): return fetch()
+        """,
+        "*the body returned 'fetch' without awaiting it*",
+    ),
+    "a coroutine is dropped by a scenario": (
+        """
+        @pytest.mark.asyncio
+        @pytest.mark.isolation(users=2)
+        async def test(user):
+            user.observe(user.id)
+            fetch()
+        """,
+        "*coroutine 'fetch' was never awaited*",
+    ),
+    "a coroutine is observed": (
+        """
+        @pytest.mark.asyncio
+        @pytest.mark.isolation(users=2)
+        async def test(user): user.observe(fetch())
+        """,
+        "*observe() got the coroutine fetch()*Await it*",
+    ),
+    "nothing is observed": (
+        """
+        @pytest.mark.asyncio
+        @pytest.mark.isolation(users=2)
+        async def test(user): user.id
+        """,
+        "*the scenario observed nothing, so no leak could have been seen*user.observe(*",
+    ),
+    "nothing is planted": (
+        """
+        @pytest.mark.asyncio
+        @pytest.mark.isolation(users=2)
+        async def test(user): user.observe("OK")
+        """,
+        "*the scenario planted nothing: without user.id*",
+    ),
+    "a span is never entered": (
+        """
+        @pytest.mark.latency(span="agent.create", p95_ms=500)
+        def test(latency):
+            with latency.span("agent.crate"): pass
+        """,
+        "*p95 ≤ 500 ms has no sample: the span 'agent.create' was never measured*'agent.crate'*",
+    ),
+    "no async plugin takes the test": (
+        """
+        @pytest.mark.latency(p95_ms=500)
+        async def test(): pass
+        """,
+        "*async def functions are not natively supported*",
+    ),
+    "no async plugin takes the scenario": (
+        """
+        @pytest.mark.isolation(users=2)
+        async def test(user): user.observe(user.id)
+        """,
+        "*async def functions are not natively supported*",
+    ),
+}
+
+
+@pytest.mark.parametrize("warnings", [(), ("-W", "error")], ids=["", "W-error"])
+@pytest.mark.parametrize("case", CASES)
+def test_nothing_measured_is_red(suite, case, warnings):
+    """With warnings as errors and without."""
+    source, message = CASES[case]
+    import textwrap
+
+    result = suite(f"import pytest\nasync def fetch(): ...\n{textwrap.dedent(source)}", *warnings)
+    outcomes = result.parseoutcomes()
+    assert outcomes.get("passed", 0) == 0
+    assert outcomes.get("failed", 0) >= 1
+    result.stdout.fnmatch_lines([message])
+
+
+def test_a_plugin_that_never_calls_the_body_is_found_out(suite, pytester):
+    """pytest-run-parallel once replaced async bodies by something that awaited nothing."""
+    pytester.makeconftest(
+        """
+        import pytest
+        @pytest.hookimpl(tryfirst=True)
+        def pytest_pyfunc_call(pyfuncitem): return True
+        """
+    )
+    result = suite("import pytest\n@pytest.mark.latency(p95_ms=500)\ndef test(): pass")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*pytest-isolation: the body never ran*"])
+
+
+def test_an_old_pytest_that_skips_async_tests_is_no_excuse(suite, pytester):
+    """Before 8.4, pytest skipped what no async plugin took."""
+    pytester.makeconftest(
+        """
+        import pytest
+        @pytest.hookimpl(tryfirst=True)
+        def pytest_pyfunc_call(pyfuncitem): pytest.skip("async def function and no async plugin installed")
+        """
+    )
+    result = suite("import pytest\n@pytest.mark.latency(p95_ms=500)\nasync def test(): pass")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*pytest-isolation: the body never ran*"])

@@ -1,0 +1,145 @@
+"""Users have canaries of their own, whatever they are called and however many there are."""
+
+import pytest
+
+from pytest_isolation.errors import MisuseError
+from pytest_isolation.model import Share
+from pytest_isolation.users import canary
+from pytest_isolation.users.cast import Cast, is_foreign, is_shared, run_of
+from pytest_isolation.users.snapshot import snapshot
+
+
+@pytest.fixture
+def cast():
+    return Cast(1, "tests/test_a.py::test", 0)
+
+
+def hit_in(text):
+    [hit] = canary.find(str(text))
+    return hit
+
+
+def test_a_secret_is_the_same_at_every_call_and_unique_to_user_and_name(cast):
+    """The scenario may ask for it again."""
+    alice, bob = cast.users(2)
+    secrets = [user.secret(name) for user in (alice, bob) for name in ("note", "title", "note")]
+    assert secrets[0] == secrets[2]
+    assert len(set(secrets)) == 4
+
+
+def test_the_id_is_a_canary_too(cast):
+    """So that a foreign id is found like any other secret."""
+    [user] = cast.users(1)
+    assert user.id == user.secret("id")
+    assert hit_in(user.id).owner == 0
+
+
+@pytest.mark.parametrize("names", [("my note", "mynote"), ("a" * 13, "a" * 14), ("é", "ü")])
+def test_names_that_look_alike_in_a_canary_get_different_ones(cast, names):
+    """Twelve letters and digits are not much."""
+    [user] = cast.users(1)
+    first, second = (user.secret(name) for name in names)
+    assert first != second
+    assert [cast.names[hit_in(text).name] for text in (first, second)] == list(names)
+
+
+def test_canaries_are_the_same_for_the_same_seed_test_and_take():
+    """A replay plays with the same ids."""
+    ids = [Cast(*parts).users(1)[0].id for parts in ((1, "t", 0), (1, "t", 0), (2, "t", 0), (1, "u", 0), (1, "t", 1))]
+    assert ids[0] == ids[1]
+    assert len(set(ids)) == 4
+
+
+def test_labels_go_on_counting(cast):
+    """A second crowd of the same test is made of other users."""
+    labels = [repr(user) for count in (2, 1) for user in cast.users(count)]
+    assert labels == ["<user-00>", "<user-01>", "<user-02>"]
+    assert [repr(user) for user in cast.users(1, "solo")] == ["<solo-00>"]
+
+
+def test_observing_hands_the_value_back(cast):
+    """So that it can wrap a call: body = user.observe(await get())."""
+    [user] = cast.users(1)
+    value = {"a": [1]}
+    assert user.observe(value) is value
+    value["a"].append(2)
+    assert run_of(user, None, True, 0.0).observations[0].value == {"a": [1]}
+
+
+def test_a_number_says_whose_it_is(cast):
+    """As a number, and under its name."""
+    [user] = cast.users(1)
+    assert user.number("amount") == user.number("amount")
+    hit = hit_in(user.number("amount"))
+    assert (cast.names[hit.name], hit.owner) == ("amount", 0)
+
+
+def test_too_many_users_for_a_number_is_said(cast):
+    """Fifteen digits have room for ten thousand."""
+    user = cast.users(canary.NUMBER_OWNERS + 1)[-1]
+    with pytest.raises(MisuseError, match=r"user-10000\.number\('number'\).*10,000 users"):
+        user.number()
+
+
+def test_too_many_users_are_refused(cast, monkeypatch):
+    """Before a canary would be wrong."""
+    monkeypatch.setattr(canary, "OWNERS", 3)
+    cast.users(2)
+    with pytest.raises(MisuseError, match="one test can have 3 users, not 4"):
+        cast.users(2)
+
+
+def test_a_secret_has_a_name(cast):
+    """A user object in its place is a slip."""
+    [user] = cast.users(1)
+    with pytest.raises(MisuseError, match="a secret's name is a str, not 7"):
+        user.secret(7)
+
+
+def test_what_is_foreign_and_what_is_shared(cast):
+    """Own: neither. Another's: foreign, and shared once declared, by name, with whom it was declared."""
+    alice, bob, carol = cast.users(3)
+    note, title = alice.secret("note"), alice.secret("title")
+    alice.share("note", bob)
+    evidence = cast.evidence("phase", [])
+    assert evidence.shares == {Share(0, "note", 1)}
+    assert not is_foreign(evidence, 0, hit_in(note))
+    assert is_foreign(evidence, 1, hit_in(note))
+    assert is_shared(evidence, 1, hit_in(note))
+    assert not is_shared(evidence, 1, hit_in(title))
+    assert not is_shared(evidence, 2, hit_in(note))
+    alice.share("note")
+    assert is_shared(cast.evidence("phase", []), carol._number, hit_in(note))
+
+
+def test_a_number_of_another_cast_accuses_nobody(cast):
+    """Three digits of key are met by chance; a text of another cast is another test's."""
+    [stranger] = Cast(9, "other", 0).users(1)
+    evidence = cast.evidence("phase", [])
+    assert is_foreign(evidence, 5, hit_in(stranger.secret()))
+    assert not is_foreign(evidence, 5, hit_in(stranger.number()))
+
+
+def test_a_cut_canary_is_shared_if_its_owner_shares_anything(cast):
+    """It carries no name that could tell."""
+    alice, bob = cast.users(2)
+    evidence_before = cast.evidence("phase", [])
+    cut = hit_in(alice.secret("note")[:17])
+    assert not is_shared(evidence_before, 1, cut)
+    alice.share("note", bob)
+    assert is_shared(cast.evidence("phase", []), 1, cut)
+
+
+def test_nothing_planted_is_known(cast):
+    """Only a secret that was handed out can come back."""
+    [user] = cast.users(1)
+    user.observe("x")
+    assert not cast.planted
+    user.number()
+    assert cast.planted
+
+
+def test_a_user_can_be_observed_itself(cast):
+    """Slips happen; they do not break the copy."""
+    [user] = cast.users(1)
+    assert isinstance(snapshot(user), dict | str)

@@ -1,0 +1,217 @@
+"""What was seen is copied at once, as plain values."""
+
+import collections
+import dataclasses
+import datetime
+import decimal
+import enum
+import pathlib
+import uuid
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import column, create_engine, select, text, values
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from pytest_isolation.errors import MisuseError
+from pytest_isolation.users.snapshot import Bag, snapshot
+
+Point = collections.namedtuple("Point", "x y")  # noqa: PYI024 - the untyped kind on purpose
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+class Loud(str):
+    __slots__ = ()
+
+    def __str__(self):
+        return "something else"
+
+
+@dataclasses.dataclass
+class Message:
+    text: str
+    read: bool = False
+
+
+class Slotted:
+    __slots__ = ("_hidden", "shown")
+
+    def __init__(self):
+        self.shown, self._hidden = "yes", "no"
+
+
+class Behind:
+    def __init__(self):
+        self.text = "behind"
+
+    def __repr__(self):
+        return "<Behind>"
+
+
+class Agent(Behind):
+    def __init__(self):
+        super().__init__()
+        self.backend, self.parts, self._private = Behind(), [Behind()], "private"
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Row(Base):
+    __tablename__ = "row"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    text: Mapped[str]
+
+
+class Response:
+    status_code = 200
+    headers = {"a": "b"}  # noqa: RUF012
+    content = b"body"
+
+
+class Unread(Response):
+    text = "from text"
+
+    @property
+    def content(self):
+        raise RuntimeError("not read yet")
+
+
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text() | st.binary(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=20,
+)
+
+
+@given(plain)
+def test_plain_values_stay_what_they_are(value):
+    """JSON and bytes come out equal, and as another object where they could change."""
+    copy = snapshot(value)
+    assert copy == value
+    if isinstance(value, list | dict):
+        assert copy is not value
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ((1, 2), [1, 2]),
+        (collections.deque([1]), [1]),
+        ({1}, [1]),
+        (Colour.RED, "red"),
+        (Loud("text"), "text"),
+        (True, True),
+        (bytearray(b"a"), b"a"),
+        (memoryview(b"a"), b"a"),
+        (decimal.Decimal("1.50"), "1.50"),
+        (datetime.date(2026, 11, 23), "2026-11-23"),
+        (uuid.UUID(int=1), "00000000-0000-0000-0000-000000000001"),
+        (pathlib.PurePosixPath("/a"), "/a"),
+        (Message("hi"), {"text": "hi", "read": False}),
+        (Point(1, 2), {"x": 1, "y": 2}),
+        ({b"k": 1, 2: 3}, {"k": 1, "2": 3}),
+        ({1: "a", "1": "b"}, {"1": "a", "1'": "b"}),
+        (Behind, repr(Behind)),
+        (Response(), {"status": 200, "headers": [["a", "b"]], "body": b"body"}),
+        (Unread(), {"status": 200, "headers": [["a", "b"]], "body": "from text"}),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_every_kind_of_value_is_taken_apart(value, expected):
+    """Containers, records, responses; a subclass of str by its value, not by its __str__."""
+    assert snapshot(value) == expected
+
+
+def test_what_has_no_order_is_a_bag():
+    """Sets and headers compare without order."""
+    assert isinstance(snapshot({1, 2}), Bag)
+    assert isinstance(snapshot(Response())["headers"], Bag)
+
+
+def test_of_a_stranger_its_own_data_is_taken_and_what_hangs_behind_is_not():
+    """What an object refers to did not arrive with it."""
+    seen = snapshot(Agent())
+    assert seen == {"": "<Behind>", "text": "behind", "parts": ["<Behind>"]}
+    assert snapshot(Slotted())["shown"] == "yes"
+    assert "_hidden" not in snapshot(Slotted())
+
+
+def test_rows_and_objects_of_an_orm_are_taken_apart():
+    """What is loaded, without asking the database for more."""
+    engine = create_engine("sqlite://")
+    with engine.connect() as connection:
+        row = connection.execute(text("select 1 as id, 'a' as name")).one()
+    engine.dispose()
+    assert snapshot(row) == {"id": 1, "name": "a"}
+    assert snapshot([Row(id=1, text="a")]) == [{"id": 1, "text": "a"}]
+    assert isinstance(snapshot(select(values(column("x"), name="v").data([(1,)]))), str | dict)
+
+
+def test_an_exception_brings_its_arguments_notes_and_causes():
+    """A secret may hide in any of them."""
+    error = ExceptionGroup("group", [ValueError("inner")])
+    error.add_note("a note")
+    error.__cause__ = KeyError("cause")
+    seen = snapshot(error)
+    assert seen["__notes__"] == ["a note"]
+    assert seen["cause"]["args"] == ["cause"]
+    assert seen["exceptions"][0]["text"] == "inner"
+
+
+def test_the_context_of_an_exception_is_taken_when_it_has_no_cause():
+    """`raise B` inside `except A` carries A along."""
+    try:
+        try:
+            raise KeyError("first")
+        except KeyError:
+            raise ValueError("second")  # noqa: B904
+    except ValueError as error:
+        seen = snapshot(error)
+    assert seen["context"]["args"] == ["first"]
+
+
+def test_a_ring_ends():
+    """A list that contains itself is no endless story."""
+    ring = [1]
+    ring.append(ring)
+    assert snapshot(ring) == [1, "<seen above>"]
+
+
+def test_depth_ends_in_text_that_can_still_be_searched():
+    """Nothing is dropped silently."""
+    deep = "secret"
+    for _ in range(100):
+        deep = [deep]
+    assert "secret" in repr(snapshot(deep))
+
+
+@pytest.mark.parametrize("make", [lambda: iter([1]), lambda: (x for x in [1])])
+def test_what_would_be_used_up_is_refused(make):
+    """Looking at an iterator empties it."""
+    with pytest.raises(MisuseError, match=r"it has not run.*user\.observe\(list"):
+        snapshot(make())
+
+
+def test_a_coroutine_is_refused_by_name():
+    """Somebody forgot to await it."""
+
+    async def fetch(): ...
+
+    coroutine = fetch()
+    with pytest.raises(MisuseError, match=r"coroutine .*fetch\(\).*Await it"):
+        snapshot(coroutine)
+    coroutine.close()
+
+
+def test_a_later_change_is_not_seen():
+    """It is judged after the fact, but as it was."""
+    value = {"a": [1]}
+    seen = snapshot(value)
+    value["a"].append(2)
+    assert seen == {"a": [1]}

@@ -1,0 +1,311 @@
+"""After names are changed, all users tell the same story; what differs is interference."""
+
+import base64
+import gzip
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_isolation.model import Observation
+from pytest_isolation.users.cast import Cast, run_of
+from pytest_isolation.users.snapshot import Bag, snapshot
+from pytest_isolation.users.transcript import Leaf, Story, labeller, leaves, place, plainly, rename, shorten
+
+
+class Theatre:
+    """A cast whose users see what the test says, first alone, then one of them among others."""
+
+    def __init__(self):
+        self.cast = Cast(1, "test", 0)
+
+    def evidence(self, *users):
+        return self.cast.evidence("phase", [run_of(user, None, True, 0.1) for user in users])
+
+    def alone(self, see, count=2):
+        solos = []
+        for user in self.cast.users(count, "solo"):
+            see(user)
+            solos.append(self.evidence(user))
+        return Story(solos)
+
+    def differences(self, story, see):
+        [user] = self.cast.users(1)
+        see(user)
+        evidence = self.evidence(user)
+        return list(story.differences(evidence, evidence.runs[0]))
+
+    def compare(self, alone, later):
+        return self.differences(self.alone(alone), later)
+
+
+@pytest.fixture
+def theatre():
+    return Theatre()
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("a", [("$", "a")]),
+        ({"a": {"b": [1, 2]}}, [("$.a.b[0]", 1), ("$.a.b[1]", 2)]),
+        ({"odd key": 1}, [("$['odd key']", 1)]),
+        (Bag([1, 2]), [("$[*]", 1), ("$[*]", 2)]),
+        ({}, [("$", "<empty mapping>")]),
+        ([[]], [("$[0]", "<empty list>")]),
+        ('{"a": [true]}', [("$.a[0]", True)]),
+        (b'[{"a": 1}]', [("$[0].a", 1)]),
+        ('{"a": 1, "a": 2}', [("$.a", 1), ('$["a\'"]', 2)]),
+        ("{broken", [("$", "{broken")]),
+        ("[" * 5000, [("$", "[" * 5000)]),
+    ],
+    ids=repr,
+)
+def test_leaves_are_named_by_their_path(value, expected):
+    """JSON in a text is taken apart too; a key that stands twice is kept twice."""
+    assert list(leaves(value)) == [Leaf(path, leaf) for path, leaf in expected]
+
+
+def tell(user, evidence, value):
+    return plainly(value, labeller(evidence, user._number))
+
+
+def test_own_secrets_are_called_by_their_name_and_others_by_their_owner(theatre):
+    """So that all users tell the same, and a report says whose it is."""
+    alice, bob = theatre.cast.users(2)
+    text = f"{alice.id}: {alice.secret('note')} / {bob.secret('note')}"
+    amounts = [alice.number("amount"), bob.number("amount")]
+    evidence = theatre.evidence(alice, bob)
+    assert tell(alice, evidence, text) == "<user>: <note> / <note of user-01>"
+    assert [tell(alice, evidence, amount) for amount in amounts] == ["<amount>", "<amount of user-01>"]
+
+
+@given(
+    st.text(st.characters(exclude_characters="\0"), max_size=10),
+    st.text(st.characters(exclude_characters="\0"), max_size=10),
+)
+def test_the_same_text_of_two_users_reads_the_same(before, after):
+    """In plain text, in JSON, in base64 and packed."""
+    theatre = Theatre()
+    alice, bob = theatre.cast.users(2)
+    for form in (
+        lambda text: text,
+        json.dumps,
+        lambda text: text.encode("utf-8"),
+        lambda text: base64.b64encode(b"ab" + text.encode()).decode(),
+        lambda text: gzip.compress(text.encode()),
+    ):
+        stories = []
+        for user in (alice, bob):
+            text = form(before + user.secret("note") + after)
+            stories.append(tell(user, theatre.evidence(alice, bob), text))
+        assert stories[0] == stories[1]
+
+
+@pytest.mark.parametrize(
+    "volatile",
+    [
+        "2026-11-23",
+        "2026-11-23T10:52:01.123Z",
+        "2026-11-23 10:52:01+01:00",
+        "Mon, 23 Nov 2026 10:52:00 GMT",
+        "1795000000",
+        "1795000000123",
+        "1795000000.25",
+        "0x7f00aa11bb22",
+    ],
+)
+def test_times_and_addresses_are_left_out(volatile):
+    """Two solo runs within a second may agree on them by accident."""
+    assert plainly(f"at {volatile}!", str) in ("at <time>!", "at <address>!")
+
+
+@pytest.mark.parametrize("stable", ["12345", "a-2026-b", "3.14", "0xff", "17950000001234567890123"])
+def test_other_numbers_are_not(stable):
+    """They are part of the story."""
+    assert plainly(stable, str) == stable
+
+
+def test_the_same_story_shows_no_difference(theatre):
+    """The usual case."""
+
+    def see(user):
+        user.observe({"me": user.id, "notes": [user.secret("note")]})
+
+    assert theatre.compare(see, see) == []
+
+
+@pytest.mark.parametrize(
+    ("later", "path", "expected", "seen"),
+    [
+        ({"a": 1, "b": "y"}, "$.b", "x", "y"),
+        ({"a": 1}, "$.b", "x", None),
+        ({"a": 1, "b": "x", "c": 2}, "$.c", None, "2"),
+        ([], "$", None, "<empty list>"),
+    ],
+)
+def test_any_other_difference_is_found_with_its_path(theatre, later, path, expected, seen):
+    """Changed, missing, added, of another kind."""
+    differences = theatre.compare(lambda u: u.observe({"a": 1, "b": "x"}), lambda u: u.observe(later))
+    assert (path, expected, seen) in [(d.path, d.expected, d.seen) for d in differences]
+
+
+def test_missing_and_extra_observations_are_differences(theatre):
+    """A lost answer and a doubled one."""
+    [lost] = theatre.compare(lambda u: (u.observe("a"), u.observe("b")), lambda u: u.observe("a"))
+    assert (lost.position, lost.expected, lost.seen) == (1, "b", None)
+    [extra] = Theatre().compare(lambda u: u.observe("a"), lambda u: (u.observe("a"), u.observe("b")))
+    assert (extra.position, extra.expected, extra.seen) == (1, None, "b")
+
+
+def test_a_run_that_failed_is_not_blamed_for_what_it_could_not_see(theatre):
+    """What it did see still counts."""
+    story = theatre.alone(lambda u: (u.observe("a"), u.observe("b")))
+    [user] = theatre.cast.users(1)
+    user.observe("a")
+    run = run_of(user, ValueError(), True, 0.1)
+    assert list(story.differences(theatre.cast.evidence("phase", [run]), run)) == []
+
+
+def test_the_order_between_channels_means_nothing(theatre):
+    """Events and responses race."""
+    differences = theatre.compare(
+        lambda u: (u.observe("r"), u.observe("e", "event")), lambda u: (u.observe("e", "event"), u.observe("r"))
+    )
+    assert differences == []
+
+
+def test_what_differs_between_solo_runs_is_unstable(theatre):
+    """Ids, counters, anything that a lonely user sees change too; at every place of a list."""
+    counter = iter(range(100))
+
+    def see(user):
+        user.observe({"items": [{"id": next(counter), "text": "a"}, {"id": next(counter), "text": "b"}]})
+
+    story = theatre.alone(see)
+    assert theatre.differences(story, see) == []
+
+    def other(user):
+        user.observe({"items": [{"id": 5, "text": "a"}, {"id": 6, "text": "WRONG"}]})
+
+    [difference] = theatre.differences(story, other)
+    assert difference.path == "$.items[1].text"
+
+
+def test_in_a_text_only_the_words_that_vary_are_unstable(theatre):
+    """The rest of the sentence is still compared."""
+    counter = iter(range(100))
+
+    def see(user):
+        user.observe(f"request {next(counter)} took {next(counter)}.5 ms for {user.id}")
+
+    story = theatre.alone(see)
+    assert theatre.differences(story, see) == []
+    [difference] = theatre.differences(story, lambda u: u.observe(f"request 7 took 1.25 ms for nobody {u.id}"))
+    assert difference.expected == "request 0 took 1.5 ms for <user>"
+
+
+def test_a_text_of_which_every_word_varies_is_unstable_as_a_whole(theatre):
+    """A session cookie has nothing to hold on to."""
+    counter = iter(range(100))
+    see = lambda user: user.observe({"cookie": f"c{next(counter)}"})  # noqa: E731
+    story = theatre.alone(see)
+    assert theatre.differences(story, lambda u: u.observe({"cookie": "anything at all"})) == []
+
+
+def test_a_channel_whose_length_varies_is_compared_as_far_as_it_is_common(theatre):
+    """A heartbeat comes when it comes."""
+    lengths = iter([2, 3])
+
+    def see(user):
+        for _ in range(next(lengths)):
+            user.observe("beat", "event")
+
+    story = theatre.alone(see)
+    assert theatre.differences(story, lambda u: [u.observe("beat", "event") for _ in range(5)]) == []
+    assert theatre.differences(story, lambda u: u.observe("WRONG", "event")) != []
+
+
+def test_a_shared_feed_is_read_without_the_posts_of_others(theatre):
+    """Sharing is declared; the rest of the feed is still compared."""
+    feed = []
+
+    def see(user):
+        user.share("post")
+        feed.append({"by": user.secret("post"), "likes": 0})
+        user.observe({"posts": list(feed), "mine": user.secret("note")})
+
+    story = theatre.alone(see)
+    assert theatre.differences(story, see) == []
+
+    def wrong(user):
+        user.share("post")
+        user.observe({"posts": [*feed, {"by": user.secret("post"), "likes": 7}], "mine": user.secret("note")})
+
+    [difference] = theatre.differences(story, wrong)
+    assert difference.path == "$.posts[0].likes"
+
+
+def test_a_broadcast_is_no_extra_observation(theatre):
+    """A frame that another user shares is not this user's story."""
+    said = []
+
+    def see(user):
+        user.share("shout")
+        said.append(user.secret("shout"))
+        for shout in said:
+            user.observe({"shout": shout}, "websocket")
+
+    assert theatre.compare(see, see) == []
+
+
+def test_sharing_with_somebody_does_not_share_with_everybody(theatre):
+    """bob may read it, carol may not."""
+    alice, bob, carol = theatre.cast.users(3)
+    alice.share("note", bob)
+    evidence = theatre.evidence(alice, bob, carol)
+    assert tell(bob, evidence, alice.secret("note")) == "<shared note>"
+    assert tell(carol, evidence, alice.secret("note")) == "<note of user-00>"
+
+
+def test_a_secret_of_another_test_is_called_so(theatre):
+    """It was left behind by an earlier test on the same backend."""
+    [stranger] = Cast(2, "other", 0).users(1)
+    [user] = theatre.cast.users(1)
+    assert tell(user, theatre.evidence(user), stranger.secret("note")) == "<note of another test>"
+
+
+def test_keys_that_carry_a_secret_are_renamed_in_paths(theatre):
+    """A mapping by user id tells the same story for all."""
+    assert theatre.compare(lambda u: u.observe({u.id: 1}), lambda u: u.observe({u.id: 1})) == []
+
+
+def test_the_story_is_told_with_the_name_of_the_user_in_reports(theatre):
+    """expected: what user-07 sees alone."""
+    story = theatre.alone(lambda u: u.observe({"text": u.secret("note")}))
+    assert story.expected("user-07", "response", 0, "$.text") == "<note of user-07>"
+    assert story.expected("user-07", "response", 5, "$.text") == ""
+    assert story.expected("user-07", "elsewhere", 0, "$.text") == ""
+
+
+def test_a_place_names_the_observation_only_where_there_are_several(theatre):
+    """`response 2 of 3, at $.a`."""
+    [user] = theatre.cast.users(1)
+    for _ in range(3):
+        user.observe("x")
+    user.observe("y", "event")
+    run = run_of(user, None, True, 0.0)
+    assert place(run, "response", 1, "$.a") == "response 2 of 3, at $.a"
+    assert place(run, "event", 0, "$") == "event"
+
+
+def test_a_long_text_is_cut_and_says_how_long_it_was():
+    """Reports stay readable, and do not print all of somebody's data."""
+    assert shorten("a" * 1000) == "a" * 300 + "… (1,000 characters)"
+
+
+def test_renaming_leaves_a_text_without_canaries_alone():
+    """Nothing is lost."""
+    assert rename("plain", lambda hit: "?") == "plain"
+    assert snapshot(Observation("a", 1)) == {"channel": "a", "value": 1}
