@@ -1,3 +1,62 @@
-"""Joins the two houses for our own suite: the plugin, and the reference backend that it tests by default."""
+"""Joins the two houses for our own suite, and lets what README and docs show run in it."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from sybil import Example, Sybil
+from sybil.parsers.markdown import CodeBlockParser
 
 pytest_plugins = ["pytester"]
+
+_NAME = re.compile(r"# (\w+\.py)\n")
+_INI = "[pytest]\nasyncio_default_fixture_loop_scope = function\n"
+
+
+def _write(example: Example) -> None:
+    """A block that begins with a file's name is that file, in a folder of the document's own."""
+    name = _NAME.match(example.parsed)
+    assert name, f"{example.path}:{example.line}: a block of Python begins with the name of its file"
+    (example.namespace["folder"] / name[1]).write_text(example.parsed, encoding="utf-8")
+
+
+def _run(example: Example) -> None:
+    """A session of a terminal: what begins with `$ pytest` is run, and its output must match; `...` is anything."""
+    command, *expected = example.parsed.rstrip("\n").split("\n")
+    if not command.startswith("$ pytest") or not expected:
+        return
+    arguments = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *command.split()[2:]]
+    done = subprocess.run(  # noqa: S603 - what our own documents say
+        arguments, cwd=example.namespace["folder"], capture_output=True, text=True, check=False
+    )
+    pattern = _literal("\n".join(expected)).replace("...", "*")
+    shown = re.sub(r"\x1b\[\d*m", "", done.stdout)
+    assert fnmatch.fnmatchcase(shown.strip(), pattern.strip()), f"expected:\n{pattern}\n\ngot:\n{shown}{done.stderr}"
+
+
+def _literal(text: str) -> str:
+    return re.sub(r"[\[*?]", lambda match: f"[{match[0]}]", text)
+
+
+def _setup(namespace: dict[str, Any]) -> None:
+    namespace["temporary"] = tempfile.TemporaryDirectory()
+    namespace["folder"] = Path(namespace["temporary"].name)
+    (namespace["folder"] / "pytest.ini").write_text(_INI, encoding="utf-8")
+
+
+def _teardown(namespace: dict[str, Any]) -> None:
+    namespace["temporary"].cleanup()
+
+
+pytest_collect_file = Sybil(
+    parsers=[CodeBlockParser("python", _write), CodeBlockParser("console", _run)],
+    patterns=["README.md", "docs/**/*.md"],
+    setup=_setup,
+    teardown=_teardown,
+).pytest()

@@ -1,8 +1,62 @@
 """Request isolation for multi-user backends: nothing of one user reaches another, within a latency budget.
 
-This is *request* isolation (the users of a backend), not *test* isolation.
+This is *request* isolation (the users of a backend), not *test* isolation. The names here are for annotations and for
+hooks; each is imported when it is first asked for, so that a session without a marked test pays for none of them.
 """
 
-__all__ = ["__version__"]
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pytest_isolation.backend import Agent, Backend, Context, Inbox, Request, Session
+    from pytest_isolation.errors import IsolationError, IsolationWarning
+    from pytest_isolation.fixtures import Isolation, Latency, Report
+    from pytest_isolation.model import Evidence, Finding, Kind, Observation, Run, Verdict
+    from pytest_isolation.users.cast import User
+    from pytest_isolation.users.transcript import Story
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Agent",
+    "Backend",
+    "Context",
+    "Evidence",
+    "Finding",
+    "Inbox",
+    "Isolation",
+    "IsolationError",
+    "IsolationWarning",
+    "Kind",
+    "Latency",
+    "Observation",
+    "Report",
+    "Request",
+    "Run",
+    "Session",
+    "Story",
+    "User",
+    "Verdict",
+]
+
+_HOMES = {
+    "backend": ("Agent", "Backend", "Context", "Inbox", "Request", "Session"),
+    "errors": ("IsolationError", "IsolationWarning"),
+    "fixtures": ("Isolation", "Latency", "Report"),
+    "model": ("Evidence", "Finding", "Kind", "Observation", "Run", "Verdict"),
+    "users.cast": ("User",),
+    "users.transcript": ("Story",),
+}
+
+
+def __getattr__(name: str) -> object:
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"pytest_isolation.{home}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -179,9 +179,14 @@ class Play:
         Args:
             users: how many make the crowd.
         """
+        token = str(Token(users, self._seed))
         solos: list[Evidence] = []
-        yield from self._solos(solos, _SOLOS)
+        yield from self._solos(solos, _SOLOS, token)
         self._require_evidence(solos)
+        for evidence in solos:  # what one left behind may reach the next without any crowd
+            self._keep(_ask(foreign_canaries, evidence, self._learn(solos[:1])), evidence.runs)
+        if self.findings:
+            return
         story = self._learn(solos)
         alone_s = max(run.seconds for evidence in solos for run in evidence.runs)
         patience_s = max(_LEAST_PATIENCE_S, _PATIENCE * users * alone_s) + (users / (self.plan.rate or inf))
@@ -189,11 +194,11 @@ class Play:
         phase = f"crowd of {users} user{'s' if users > 1 else ''}"
         while True:
             runs = yield Scene(phase, self.cast.users(users), patience_s, self.plan.rate, pause_s)
-            evidence = self._evidence(phase, runs, str(Token(users, self._seed)))
+            evidence = self._evidence(phase, runs, token)
             findings = self._judge(evidence, story)
             if any(finding.kind is Kind.DIFFERENT for finding in findings):
                 # Two runs alone may have agreed by accident: learn more before anybody is accused.
-                yield from self._solos(solos, _MORE_SOLOS)
+                yield from self._solos(solos, _MORE_SOLOS, token)
                 story = self._learn(solos)
                 findings = self._judge(evidence, story)
             self._keep(findings, runs)
@@ -211,7 +216,7 @@ class Play:
             else:
                 pause_s = 0.0
 
-    def _solos(self, solos: list[Evidence], count: int) -> Script:
+    def _solos(self, solos: list[Evidence], count: int, replay: str) -> Script:
         """Let users play one after another, and add what they saw; one that fails is an ordinary failure."""
         for _ in range(count):
             [run] = runs = yield Scene("solo", self.cast.users(1, "solo"))
@@ -219,7 +224,7 @@ class Play:
                 if isinstance(run.error, Exception):
                     run.error.add_note(f"pytest-isolation: {run.user} was alone, so this says nothing of isolation yet")
                 raise run.error
-            solos.append(self._evidence("solo", runs, ""))
+            solos.append(self._evidence("solo, one user after another", runs, replay))
 
     def _evidence(self, phase: str, runs: Iterable[Run], replay: str) -> Evidence:
         return self.cast.evidence(f"{phase}, seed {self._seed}", runs, replay)
@@ -253,6 +258,7 @@ class Play:
                 "none of the users observed anything, so no leak could have been seen. "
                 "Say what they see: alice.observe(await …)"
             )
+        self._phases["test"] += len(runs)
         self._keep(_ask(foreign_canaries, self._evidence("test", runs, ""), Story(())), runs)
 
     def _learn(self, solos: Iterable[Evidence]) -> Story:
@@ -306,6 +312,7 @@ class Play:
         seconds = self._sampled_s or (perf_counter() - self._begun)
         return Result(
             nodeid=self.plan.nodeid,
+            command=self.plan.command,
             verdicts=self.ledger.verdicts(seconds) if self.started else (),
             findings=tuple(self.findings),
             phases=tuple(phases),

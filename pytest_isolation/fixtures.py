@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_isolation.errors import MisuseError
-from pytest_isolation.markers import Plan, read_plan
+from pytest_isolation.markers import Plan, command, read_plan
 from pytest_isolation.settings import Settings
 
 if TYPE_CHECKING:
@@ -65,8 +65,9 @@ def play_of(item: pytest.Item) -> Play:
         from pytest_isolation.engine import Play
 
         state = item.config.stash[STATE]
-        plan = read_plan(item, state.settings) or Plan(item.nodeid)
-        item.stash[PLAY] = Play(plan, state.settings, state.cast(item.nodeid), state.seed, _extensions(item))
+        item.stash[PLAY] = Play(
+            read_plan(item, state.settings), state.settings, state.cast(item.nodeid), state.seed, _extensions(item)
+        )
     return item.stash[PLAY]
 
 
@@ -199,7 +200,8 @@ class Isolation:
         from pytest_isolation.reports.terminal import failure_text
 
         item, state = self._item, self._item.config.stash[STATE]
-        play = Play(Plan(item.nodeid), state.settings, state.cast(item.nodeid), state.seed, _extensions(item))
+        plan = Plan(item.nodeid, command(item))
+        play = Play(plan, state.settings, state.cast(item.nodeid), state.seed, _extensions(item))
 
         async def call(user: User) -> object:
             return await scenario(user)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 import re
+import shlex
 import unittest
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from itertools import pairwise
 from math import isfinite
@@ -41,12 +42,14 @@ class Plan:
 
     Attributes:
         nodeid: the test.
+        command: runs it alone, from the folder in which this session was started.
         budgets: what its latency is judged by, on the body and on spans.
         rate: arrivals a second, None for one after another.
         users: how many play it as a scenario; None if it is none.
     """
 
     nodeid: str
+    command: str
     budgets: tuple[Budget, ...] = ()
     rate: float | None = None
     users: int | None = None
@@ -62,8 +65,8 @@ def is_marked(item: pytest.Item) -> bool:
     return any(mark.name in NAMES for mark in item.iter_markers())
 
 
-def read_plan(item: pytest.Item, settings: Settings) -> Plan | None:
-    """The plan of a test, None if no marker asks for anything.
+def read_plan(item: pytest.Item, settings: Settings) -> Plan:
+    """The plan of a test; one without budgets and users if no marker asks for anything.
 
     Args:
         item: the test.
@@ -74,8 +77,9 @@ def read_plan(item: pytest.Item, settings: Settings) -> Plan | None:
     """
     latency = list(item.iter_markers("latency"))
     isolation = item.get_closest_marker("isolation")
+    plan = Plan(item.nodeid, command(item))
     if not latency and isolation is None:
-        return None
+        return plan
     budgets, rate = _read_latency(latency)
     users = None if isolation is None else _read_isolation(isolation, settings)
     _refuse_impossible_place(item, "isolation" if isolation else "latency")
@@ -83,7 +87,21 @@ def read_plan(item: pytest.Item, settings: Settings) -> Plan | None:
         _refuse_without_user(item)
     if rate is not None and not inspect.iscoroutinefunction(getattr(item, "obj", None)):
         raise MarkerError("latency(rate=…) needs an async test: a sync body blocks the arrivals that are due after it")
-    return Plan(item.nodeid, budgets, rate, users)
+    return replace(plan, budgets=budgets, rate=rate, users=users)
+
+
+def command(item: pytest.Item) -> str:
+    """What to type to run a test alone, against the same backend."""
+    _, colons, inside = item.nodeid.partition("::")
+    module, start = getattr(item, "module", None), item.config.invocation_params.dir
+    if item.path.is_relative_to(start):
+        words = [f"{item.path.relative_to(start)}{colons}{inside}"]
+    elif module is not None and item.config.getoption("pyargs", default=False):
+        words = ["--pyargs", f"{module.__name__}{colons}{inside}"]
+    else:
+        words = [f"{item.path}{colons}{inside}"]
+    backend = item.config.getoption("isolation_backend", default=None)
+    return shlex.join(["pytest", *words, *([f"--isolation-backend={backend}"] if backend else [])])
 
 
 def _read_latency(marks: Iterable[pytest.Mark]) -> tuple[tuple[Budget, ...], float | None]:

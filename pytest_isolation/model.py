@@ -201,9 +201,21 @@ class PhaseCount:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """All that one test proved."""
+    """All that one test proved.
+
+    Attributes:
+        nodeid: the test.
+        command: runs it alone.
+        verdicts: one for each budget.
+        findings: the gravest first.
+        phases: how often each was played.
+        seed: determines every canary.
+        interrupted: it was stopped; what was measured until then is here.
+        notes: what a reader should know besides.
+    """
 
     nodeid: str
+    command: str = ""
     verdicts: tuple[Verdict, ...] = ()
     findings: tuple[Finding, ...] = ()
     phases: tuple[PhaseCount, ...] = ()

@@ -87,9 +87,7 @@ def _mistake(item: pytest.Item, settings: options.Settings) -> str:
     from pytest_isolation.engine import refuse_unsupported
 
     try:
-        plan = markers.read_plan(item, settings)
-        if plan is not None:
-            refuse_unsupported(plan, settings)
+        refuse_unsupported(markers.read_plan(item, settings), settings)
     except MarkerError as error:
         return str(error)
     return ""

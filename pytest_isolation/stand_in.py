@@ -77,7 +77,7 @@ def conclude(play: Play) -> Result:
     """
     if not play.started:
         raise NothingMeasured(NEVER_RAN)
-    if play.plan.budgets:
+    if play.plan.budgets and not play.findings:
         play.ledger.require_samples()
     if play.players:
         play.judge_users()

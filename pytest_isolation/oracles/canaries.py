@@ -10,7 +10,7 @@ from pytest_isolation.model import Evidence, Finding, Kind, Observation, Run
 from pytest_isolation.users import canary
 from pytest_isolation.users.cast import is_foreign, is_shared
 from pytest_isolation.users.snapshot import snapshot
-from pytest_isolation.users.transcript import Atom, Story, by_channel, labeller, leaves, place, plainly, shorten
+from pytest_isolation.users.transcript import Atom, Story, by_channel, labeller, leaves, place, plainly, rename, shorten
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,8 @@ def _finding(evidence: Evidence, story: Story, run: Run, found: Sequence[_Sighti
     first = found[0]
     form = f" ({first.hit.form} of the canary)" if first.hit.form else ""
     more = f", and at {len(found) - 1} more" if len(found) > 1 else ""
-    where = place(run, first.channel, first.position, first.path)
+    label = labeller(evidence, run.number)
+    where = place(run, first.channel, first.position, rename(first.path, label))
     return Finding(
         kind=Kind.LEAK,
         user=run.user,
@@ -74,7 +75,7 @@ def _finding(evidence: Evidence, story: Story, run: Run, found: Sequence[_Sighti
         summary=f"{run.user} received {_whose(evidence, first.hit)}",
         channel=f"{where}{form}{more}",
         expected=story.expected(run.user, first.channel, first.position, first.path),
-        seen=shorten(plainly(first.value, labeller(evidence, run.number))),
+        seen=shorten(plainly(first.value, label)),
         replay=evidence.replay,
     )
 

@@ -21,16 +21,17 @@ def departures(evidence: Evidence, story: Story) -> Iterator[Finding]:
 
 
 def _finding(evidence: Evidence, story: Story, run: Run, first: Difference, more: int) -> Finding:
-    missing, extra = first.seen is None, first.expected is None
-    what = "did not receive" if missing else "received, unlike a user who is alone," if extra else "saw another"
-    thing = f"its {first.channel}" if missing else f"a {first.channel}" if extra else f"{first.channel} than alone"
+    if first.path:
+        what = f"saw another {first.channel} than alone"
+    else:  # a whole observation is missing, or there is one too many
+        what = f"received one {first.channel} {'less' if first.seen is None else 'more'} than alone"
     where = place(run, first.channel, first.position, first.path)
     return Finding(
         kind=Kind.DIFFERENT,
         user=run.user,
         phase=evidence.phase,
-        summary=f"{run.user} {what} {thing}",
-        channel=where + (f", and {more} more differences" if more else ""),
+        summary=f"{run.user} {what}",
+        channel=where + (f", and at {more} more" if more else ""),
         expected=story.address(shorten(first.expected or "nothing"), run.user),
         seen=shorten(first.seen or "nothing"),
         replay=evidence.replay,

@@ -32,7 +32,7 @@ def _findings(result: Result) -> Iterator[str]:
     for kind in Kind:
         found = [finding for finding in result.findings if finding.kind is kind]
         shown = _SHOWN.get(kind, 1)
-        yield from (finding_text(finding, result.nodeid) for finding in found[:shown])
+        yield from (finding_text(finding, result.command) for finding in found[:shown])
         if len(found) > shown:
             users = sorted({finding.user for finding in found[shown:]})
             yield f"… and {len(found) - shown} more of this kind: {_some(users)}"
@@ -42,21 +42,17 @@ def _some(names: Sequence[str], most: int = 8) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def finding_text(finding: Finding, nodeid: str) -> str:
+def finding_text(finding: Finding, command: str) -> str:
     """One finding: who saw whose what; where; in which phase; what it should have been; how to see it again."""
     rows = (
         ("channel", finding.channel),
         ("phase", finding.phase),
         ("expected", finding.expected and f'what {finding.user} sees alone: "{finding.expected}"'),
         ("seen", finding.seen and f'"{finding.seen}"'),
-        ("replay", finding.replay and f"pytest {_quoted(nodeid)} --isolation-replay={finding.replay}"),
+        ("replay", finding.replay and f"{command} --isolation-replay={finding.replay}"),
     )
     lines = [f"  {name:<9} {text}".replace("\n", f"\n{'':12}") for name, text in rows if text]
     return "\n".join([f"{finding.kind.upper()}  {finding.summary}", *lines])
-
-
-def _quoted(nodeid: str) -> str:
-    return f"'{nodeid}'" if set(nodeid) & set(" []()$&;*?") else nodeid
 
 
 def verdict_text(verdict: Verdict) -> str:
@@ -183,8 +179,8 @@ def show(
         terminal.line(remark, yellow=True)
     for error in errors:
         terminal.line(f"ERROR: {error}", red=True, bold=True)
-    if results:
-        terminal.line(f"{summary_line(results)} (seed {seed})")
+    if summary := summary_line(results):
+        terminal.line(f"{summary} (seed {seed})")
 
 
 _COLOURS: dict[Outcome, dict[str, bool]] = {

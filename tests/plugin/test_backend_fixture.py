@@ -157,4 +157,10 @@ def test_the_conformance_suite_accuses_a_leaky_backend(suite):
         """,
     )
     result.assert_outcomes(failed=1, deselected=7)
-    result.stdout.fnmatch_lines(["LEAK  user-* received the secret 'note' of *"])
+    result.stdout.fnmatch_lines(
+        [
+            "LEAK  solo-01 received the secret 'note' of solo-00",
+            "  replay    pytest --pyargs 'pytest_isolation.conformance.test_isolation::test_own_data_only[[]100-users]' *",
+            "* --isolation-backend=leaky:create --isolation-replay=crowd:10:*",
+        ]
+    )

@@ -48,6 +48,20 @@ def test_the_printed_command_reproduces_it(suite):
     assert leaks[0] == leaks[1] != []
 
 
+def test_the_printed_command_fits_the_folder_it_was_started_in(suite, pytester, monkeypatch):
+    """Not the root of the project: what is printed can be typed."""
+    suite(LEAKY)
+    folder = pytester.mkdir("folder")
+    pytester.makepyfile(**{"folder/test_below": LEAKY})
+    monkeypatch.chdir(folder)
+    below = pytester.runpytest_inprocess("-p", "no:hypothesispytest", "test_below.py")
+    below.stdout.fnmatch_lines(["  replay    pytest test_below.py::test_inbox --isolation-replay=crowd:8:*"])
+    above = pytester.runpytest_inprocess("-p", "no:hypothesispytest", "../test_it.py")
+    above.stdout.fnmatch_lines(
+        [f"  replay    pytest {pytester.path}/test_it.py::test_inbox --isolation-replay=crowd:8:*"]
+    )
+
+
 def test_an_isolated_backend_passes(suite):
     """Two runs alone, and the crowd."""
     result = suite(LEAKY.replace("current", "own").replace("global own\n", "own = None\n"))

@@ -60,6 +60,7 @@ def test_no_hook_of_ours_runs_around_unmarked_tests(pytester):
         """
     )
     pytester.makepyfile("def test(): pass")
+    pytester.makefile(".ini", pytest="[pytest]\nasyncio_default_fixture_loop_scope = function")
     result = pytester.runpytest_inprocess("-s", "-p", "no:hypothesispytest")
     result.stdout.fnmatch_lines(["*PLAYING False*"])
 

@@ -1,0 +1,129 @@
+"""What is installed from the wheel works anywhere, with nothing of this repository in reach."""
+
+import subprocess
+import sys
+import tomllib
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*command, cwd, **options):
+    done = subprocess.run(
+        [str(part) for part in command], cwd=cwd, capture_output=True, text=True, check=False, **options
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("dist")
+    run(
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        folder,
+        ROOT,
+        cwd=folder,
+    )
+    [built] = folder.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def python(wheel, tmp_path_factory):
+    """An environment with the wheel and what it needs, and no other plugin."""
+    folder = tmp_path_factory.mktemp("env")
+    venv.create(folder, with_pip=True)
+    python = folder / "bin" / "python"
+    constraints = ROOT / "constraints.txt"
+    run(python, "-m", "pip", "install", "--quiet", "--constraint", constraints, f"{wheel}[reference]", cwd=folder)
+    return python
+
+
+def test_the_wheel_holds_both_packages_and_nothing_else(wheel):
+    """A flat layout ships one package, or tests and benchmarks too, if nobody looks."""
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name.split("/")[0] for name in names} == {
+        "pytest_isolation",
+        "reference_impl",
+        "pytest_isolation-0.1.0.dist-info",
+    }
+    for needed in (
+        "pytest_isolation/py.typed",
+        "reference_impl/py.typed",
+        "pytest_isolation/reports/schema/report-1.json",
+    ):
+        assert needed in names
+    sources = {
+        str(path.relative_to(ROOT))
+        for package in ("pytest_isolation", "reference_impl")
+        for path in (ROOT / package).rglob("*.py")
+    }
+    assert sources <= set(names)
+
+
+def test_the_entry_point_is_named_as_its_module(wheel):
+    """So that `-p` and `pytest_plugins` find the plugin that is registered already."""
+    entry_points = zipfile.ZipFile(wheel).read("pytest_isolation-0.1.0.dist-info/entry_points.txt").decode()
+    assert entry_points.strip() == "[pytest11]\npytest_isolation.plugin = pytest_isolation.plugin"
+
+
+def test_it_needs_pytest_and_anyio_and_nothing_else():
+    """It lives inside other people's environments."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["dependencies"] == ["anyio>=4", "pytest>=8"]
+    assert set(project["optional-dependencies"]) == {
+        "reference",
+        "postgres",
+        "valkey",
+        "asgi",
+        "otel",
+        "load",
+        "html",
+        "all",
+    }
+
+
+def test_the_conformance_suite_runs_from_the_installed_wheel(python, tmp_path):
+    """From a folder that knows nothing of it, without pytest-asyncio."""
+    output = run(
+        python,
+        "-m",
+        "pytest",
+        "--pyargs",
+        "pytest_isolation.conformance",
+        "--isolation-budget",
+        "-W",
+        "error",
+        cwd=tmp_path,
+    )
+    assert "14 passed" in output
+    assert "7 budgets: 7 within; 9 scenarios played" in output
+    assert "plugins: isolation-0.1.0, anyio-" in output or "isolation-0.1.0" in output
+
+
+def test_the_conformance_suite_tests_a_backend_from_the_folder_it_is_started_in(python, tmp_path):
+    """As uvicorn finds an application."""
+    (tmp_path / "shop.py").write_text(
+        "from reference_impl import ReferenceBackend\ndef create(): return ReferenceBackend()\n"
+    )
+    command = (python, "-m", "pytest", "--pyargs", "pytest_isolation.conformance", "--isolation-backend=shop:create")
+    output = run(*command, "-k", "own_data_only", "--isolation-users=5", "-p", "no:cacheprovider", cwd=tmp_path)
+    assert "2 passed" in output
+
+
+def test_no_text_names_a_registry_or_a_path_of_a_machine():
+    """Pins are names and versions."""
+    constraints = (ROOT / "constraints.txt").read_text().splitlines()
+    assert all("==" in line and "/" not in line and ":" not in line for line in constraints)
