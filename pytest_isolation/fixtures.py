@@ -5,29 +5,30 @@ from __future__ import annotations
 import secrets
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_isolation.errors import MisuseError
-from pytest_isolation.markers import Plan, command, read_plan
 from pytest_isolation.settings import Settings
 
 if TYPE_CHECKING:
     from pytest_isolation.backend import Backend
     from pytest_isolation.engine import Extensions, Play
     from pytest_isolation.latency.spans import Span
-    from pytest_isolation.model import Finding, PhaseCount
+    from pytest_isolation.model import Report
     from pytest_isolation.users.cast import Cast, User
 
 NAMES = frozenset({"user", "users", "latency", "isolation", "isolation_backend"})
 DEFAULT_BACKEND = "reference_impl:create_backend"
 
 
-@dataclass(slots=True)
 class State:
     """What one pytest session knows.
+
+    Args:
+        settings: what was asked for.
+        seed: for a session that was not given one; None picks one.
 
     Attributes:
         settings: what was asked for.
@@ -35,16 +36,10 @@ class State:
         takes: how often each test has been played, so that a repeated one gets canaries of its own.
     """
 
-    settings: Settings
-    seed: int
-    takes: Counter[str] = field(default_factory=Counter)
-
-    @classmethod
-    def begin(cls, settings: Settings, seed: int | None) -> State:
-        """A session with the seed that was asked for, or with this one, or with one of its own."""
-        if settings.seed is not None:
-            seed = settings.seed
-        return cls(settings, secrets.randbelow(10**9) if seed is None else seed)
+    def __init__(self, settings: Settings, seed: int | None) -> None:
+        self.settings = settings
+        self.seed: int = next(s for s in (settings.seed, seed, secrets.randbelow(10**9)) if s is not None)
+        self.takes: Counter[str] = Counter()
 
     def cast(self, nodeid: str) -> Cast:
         """New users for one more take of a test."""
@@ -63,6 +58,7 @@ def play_of(item: pytest.Item) -> Play:
     """The play of a test: made when it is first asked for, and only for this take."""
     if PLAY not in item.stash:
         from pytest_isolation.engine import Play
+        from pytest_isolation.markers import read_plan
 
         state = item.config.stash[STATE]
         item.stash[PLAY] = Play(
@@ -161,24 +157,6 @@ def latency(request: pytest.FixtureRequest) -> Latency:
     return Latency(play_of(request.node))
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What ``isolation.check`` proved.
-
-    Attributes:
-        findings: the faults, the gravest first.
-        phases: how often each phase was played.
-    """
-
-    findings: tuple[Finding, ...]
-    phases: tuple[PhaseCount, ...]
-
-    @property
-    def runs(self) -> int:
-        """How often the scenario was played in all."""
-        return sum(phase.runs for phase in self.phases)
-
-
 class Isolation:
     """The engine from code."""
 
@@ -197,6 +175,8 @@ class Isolation:
             NothingMeasured: the scenario observed or planted nothing.
         """
         from pytest_isolation.engine import Play
+        from pytest_isolation.markers import Plan, command
+        from pytest_isolation.model import Report
         from pytest_isolation.reports.terminal import failure_text
 
         item, state = self._item, self._item.config.stash[STATE]

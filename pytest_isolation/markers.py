@@ -19,17 +19,6 @@ from pytest_isolation.errors import MarkerError
 from pytest_isolation.model import Budget
 from pytest_isolation.settings import Settings
 
-NAMES = ("latency", "isolation")
-DESCRIPTIONS = (
-    (
-        "latency(p50_ms, p95_ms, p99_ms, max_ms, span, rate): the test's body (or a span of it) keeps these budgets; "
-        "it is run until they are decided."
-    ),
-    (
-        "isolation(users=100): the test's body is what one user does; many users play it at once, and nothing of one "
-        "may reach another. Needs the `user` fixture."
-    ),
-)
 LATENCY_KEYWORDS = ("p50_ms", "p90_ms", "p95_ms", "p99_ms", "p999_ms", "max_ms", "span", "rate")
 ISOLATION_KEYWORDS = ("users",)
 
@@ -58,11 +47,6 @@ class Plan:
     def is_judged(self) -> bool:
         """Something is to be measured, so that green without a measurement would be a lie."""
         return bool(self.budgets) or self.users is not None
-
-
-def is_marked(item: pytest.Item) -> bool:
-    """The test carries a marker of this plugin."""
-    return any(mark.name in NAMES for mark in item.iter_markers())
 
 
 def read_plan(item: pytest.Item, settings: Settings) -> Plan:

@@ -222,3 +222,21 @@ class Result:
     seed: int | None = None
     interrupted: bool = False
     notes: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What ``isolation.check`` proved.
+
+    Attributes:
+        findings: the faults, the gravest first.
+        phases: how often each phase was played.
+    """
+
+    findings: tuple[Finding, ...]
+    phases: tuple[PhaseCount, ...]
+
+    @property
+    def runs(self) -> int:
+        """How often the scenario was played in all."""
+        return sum(phase.runs for phase in self.phases)

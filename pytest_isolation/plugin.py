@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_isolation import fixtures, hookspecs, markers
+from pytest_isolation import fixtures, hookspecs
 from pytest_isolation import settings as options
 from pytest_isolation.errors import IsolationError, MarkerError, MisuseError, PluginFault, SettingError
 from pytest_isolation.fixtures import STATE, State, isolation, isolation_backend, latency, user, users
@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 
 __all__ = ["isolation", "isolation_backend", "latency", "user", "users"]
 
+MARKERS = {
+    "latency": "latency(p50_ms, p95_ms, p99_ms, max_ms, span, rate): the test's body (or a span of it) keeps these "
+    "budgets; it is run until they are decided.",
+    "isolation": "isolation(users=100): the test's body is what one user does; many users play it at once, and nothing "
+    "of one may reach another. Needs the `user` fixture.",
+}
 RESULT = pytest.StashKey["Result"]()
 MISTAKE = pytest.StashKey[str]()
 COLLECTED = pytest.StashKey["Collected"]()
@@ -37,7 +43,7 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    for description in markers.DESCRIPTIONS:
+    for description in MARKERS.values():
         config.addinivalue_line("markers", description)
     try:
         config.stash[STATE] = _state(config)
@@ -63,7 +69,7 @@ def _state(config: pytest.Config) -> State:
     for path in settings.report:
         if path.is_dir():
             raise SettingError(f"--isolation-report={path} is a folder; name a file in it: {path / 'isolation.json'}")
-    return State.begin(settings, getattr(config, "workerinput", {}).get("isolation_seed"))
+    return State(settings, getattr(config, "workerinput", {}).get("isolation_seed"))
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -75,7 +81,7 @@ def pytest_configure_node(node: Any) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
     settings = config.stash[STATE].settings
-    marked = [item for item in items if markers.is_marked(item)]
+    marked = [item for item in items if _is_marked(item)]
     wrong = {item: f"pytest-isolation: {item.nodeid}: {said}" for item in marked if (said := _mistake(item, settings))}
     if wrong and not hasattr(config, "workerinput"):
         raise pytest.UsageError("\n".join(wrong.values()))
@@ -85,9 +91,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: Sequence[pytest.
 
 def _mistake(item: pytest.Item, settings: options.Settings) -> str:
     from pytest_isolation.engine import refuse_unsupported
+    from pytest_isolation.markers import read_plan
 
     try:
-        refuse_unsupported(markers.read_plan(item, settings), settings)
+        refuse_unsupported(read_plan(item, settings), settings)
     except MarkerError as error:
         return str(error)
     return ""
@@ -95,8 +102,12 @@ def _mistake(item: pytest.Item, settings: options.Settings) -> str:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
-    if any(not fixtures.NAMES.isdisjoint(_fixtures(item)) or markers.is_marked(item) for item in session.items):
+    if any(not fixtures.NAMES.isdisjoint(_fixtures(item)) or _is_marked(item) for item in session.items):
         session.config.pluginmanager.register(Playing(), "pytest_isolation.playing")
+
+
+def _is_marked(item: pytest.Item) -> bool:
+    return any(mark.name in MARKERS for mark in item.iter_markers())
 
 
 def _fixtures(item: pytest.Item) -> Iterable[str]:
@@ -114,7 +125,7 @@ class Playing:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
         # A fixture called `user` is often the test suite's own; ours has left its mark.
-        ours = fixtures.PLAY in item.stash or fixtures.BACKEND in item.stash or markers.is_marked(item)
+        ours = fixtures.PLAY in item.stash or fixtures.BACKEND in item.stash or _is_marked(item)
         if ours and isinstance(item, pytest.Function):
             return (yield from _play(item))
         return (yield)

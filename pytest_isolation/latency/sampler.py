@@ -11,9 +11,10 @@ import contextvars
 import gc
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from time import perf_counter
+from types import TracebackType
 
 import anyio
 
@@ -155,22 +156,31 @@ def _take(ledger: Ledger, value: object, seconds: float) -> None:
         ledger.add(seconds)
 
 
-@contextmanager
-def _nth_run(index: int) -> Iterator[None]:
+def _nth_run(index: int) -> AbstractContextManager[None]:
     """Watch the first run for coroutines that nobody awaits; say of later ones that earlier ones went well."""
-    if index == 0:
-        with refuse_unawaited():
-            yield
-        return
-    try:
-        yield
-    except Exception as error:
-        error.add_note(
-            f"pytest-isolation: this was run {index + 1} of the body; the runs before it went well. @latency repeats "
-            "the body with the same fixtures: make it repeatable, or time the part that is with "
-            "`await latency.measure(part)`."
-        )
-        raise
+    return refuse_unawaited() if index == 0 else _Repeated(index)
+
+
+class _Repeated:
+    """A class, because a generator would cost a tenth of a short sample."""
+
+    __slots__ = ("_index",)
+
+    def __init__(self, index: int) -> None:
+        self._index = index
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        if isinstance(error, Exception):
+            error.add_note(
+                f"pytest-isolation: this was run {self._index + 1} of the body; the runs before it went well. @latency "
+                "repeats the body with the same fixtures: make it repeatable, or time the part that is with "
+                "`await latency.measure(part)`."
+            )
 
 
 async def _in_own_task(run: Callable[[], Awaitable[None]]) -> None:

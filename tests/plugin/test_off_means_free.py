@@ -37,8 +37,6 @@ def test_only_the_shell_is_imported(pytester):
         "pytest_isolation.errors",
         "pytest_isolation.fixtures",
         "pytest_isolation.hookspecs",
-        "pytest_isolation.markers",
-        "pytest_isolation.model",
         "pytest_isolation.plugin",
         "pytest_isolation.settings",
     ]

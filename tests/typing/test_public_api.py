@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, assert_type
 import pytest
 
 if TYPE_CHECKING:
-    from pytest_isolation.backend import Backend
-    from pytest_isolation.fixtures import Isolation, Latency, Report
-    from pytest_isolation.users.cast import User
+    from pytest_isolation import Backend, Isolation, Latency, Report, User
 
 
 def a_backend_satisfies_the_protocol_by_its_shape() -> Backend:

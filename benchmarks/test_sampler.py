@@ -1,0 +1,116 @@
+"""What the sampler adds to what it measures."""
+
+import asyncio
+import statistics
+import time
+
+from conftest import interleaved
+from pytest_isolation.latency.sampler import Limits, sample_async, sample_sync
+from pytest_isolation.latency.spans import Ledger
+from pytest_isolation.model import Budget
+
+# A budget at the median never decides, so that every sample is taken.
+UNDECIDABLE = Limits(seconds=60, samples=4000, warm_up=5)
+
+
+def ledger():
+    return Ledger([Budget(0.999999, 60.0)])
+
+
+async def trivial():
+    await asyncio.sleep(0)
+
+
+async def hundred_microseconds():
+    end = time.perf_counter() + 1e-4
+    while time.perf_counter() < end:
+        pass
+
+
+async def bare(body, n):
+    samples = []
+    for _ in range(n):
+        start = time.perf_counter()
+        await body()
+        samples.append(time.perf_counter() - start)
+    return samples
+
+
+async def ours(body, n):
+    taken = ledger()
+    await sample_async(body, taken, Limits(seconds=60, samples=n))
+    return taken.samples[None]
+
+
+def async_sample(how, body, n):
+    return lambda: statistics.median(asyncio.run(how(body, n)))
+
+
+def async_wall(how, body, n):
+    def run():
+        start = time.perf_counter()
+        asyncio.run(how(body, n))
+        return (time.perf_counter() - start) / n
+
+    return run
+
+
+def test_async_sample_against_a_bare_awaited_loop(benchmark, figure):
+    """The sample that the verdict sees, own task and fresh Context included."""
+    mine, theirs, ratio = interleaved(async_sample(ours, trivial, 4000), async_sample(bare, trivial, 4000), 21)
+    figure(
+        "async sample / bare awaited loop, await sleep(0)",
+        ratio,
+        "×",
+        most=1.1,
+        details=f"{mine * 1e6:.2f} / {theirs * 1e6:.2f} µs",
+    )
+    benchmark.pedantic(lambda: asyncio.run(ours(trivial, 1000)), rounds=5)
+
+
+def test_async_wall_against_a_bare_awaited_loop(benchmark, figure):
+    """The time that a test takes, for a body of a hundred microseconds."""
+    mine, theirs, ratio = interleaved(
+        async_wall(ours, hundred_microseconds, 500), async_wall(bare, hundred_microseconds, 500), 21
+    )
+    figure(
+        "async wall per sample / bare awaited loop, 100 µs body",
+        ratio,
+        "×",
+        most=1.1,
+        details=f"{mine * 1e6:.1f} / {theirs * 1e6:.1f} µs",
+    )
+    benchmark.pedantic(lambda: asyncio.run(ours(hundred_microseconds, 200)), rounds=5)
+
+
+def test_sync_sample_against_pytest_benchmark(benchmark, figure):
+    """What is in the sample of an empty function, which should be nothing."""
+
+    def empty():
+        pass
+
+    def mine():
+        taken = ledger()
+        sample_sync(empty, taken, UNDECIDABLE)
+        return statistics.median(taken.samples[None])
+
+    benchmark.pedantic(empty, rounds=20_000, iterations=1)
+    theirs = benchmark.stats.stats.median
+    ours_s = statistics.median(mine() for _ in range(11))
+    figure(
+        "sync sample / pytest-benchmark's (pedantic), empty function",
+        ours_s / theirs,
+        "×",
+        most=1.0,
+        details=f"{ours_s * 1e9:.0f} / {theirs * 1e9:.0f} ns",
+    )
+
+
+def test_one_decision(benchmark, figure):
+    """The evidence on both sides, after a block of samples."""
+    from pytest_isolation.latency.decide import ExceedanceTest
+
+    test = ExceedanceTest(0.95)
+    benchmark(lambda: test.log_evidence(37, 600))
+    seconds = benchmark.stats.stats.median
+    figure("one decision", seconds * 1e6, "µs", most=20)
