@@ -13,7 +13,7 @@ from sqlalchemy import event, select, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
 
 
 class Base(DeclarativeBase):
@@ -87,7 +87,8 @@ class Database:
 
     async def start(self) -> None:
         """Connect, and make the tables that are missing."""
-        engine = create_async_engine(self._url or self._new_file())
+        # Named, because SQLAlchemy 2.0.20 opens a new connection for every session on a SQLite file.
+        engine = create_async_engine(self._url or self._new_file(), poolclass=AsyncAdaptedQueuePool)
         self._cleanup.push_async_callback(engine.dispose)
         if engine.dialect.name == "sqlite":
             event.listen(engine.sync_engine, "connect", _tune_sqlite)

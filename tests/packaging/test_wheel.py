@@ -113,6 +113,21 @@ def test_the_conformance_suite_runs_from_the_installed_wheel(python, tmp_path):
     assert "plugins: isolation-0.1.0, anyio-" in output or "isolation-0.1.0" in output
 
 
+OLDEST = ("pytest==8.0.0", "anyio==4.0.0", "sqlalchemy[asyncio]==2.0.20", "aiosqlite==0.19.0")
+
+
+def test_it_works_with_the_oldest_versions_that_it_admits(wheel, tmp_path):
+    """Ranges are promises."""
+    venv.create(tmp_path / "env", with_pip=True)
+    python = tmp_path / "env" / "bin" / "python"
+    run(python, "-m", "pip", "install", "--quiet", f"{wheel}[reference]", *OLDEST, cwd=tmp_path)
+    (tmp_path / "pytest.ini").write_text("[pytest]\nisolation_seed = 5\nisolation_report = r.json\n")
+    command = (python, "-m", "pytest", "--pyargs", "pytest_isolation.conformance", "--isolation-budget")
+    output = run(*command, "--isolation-users=20", cwd=tmp_path)
+    assert "14 passed" in output
+    assert (tmp_path / "r.json").exists()
+
+
 def test_the_conformance_suite_tests_a_backend_from_the_folder_it_is_started_in(python, tmp_path):
     """As uvicorn finds an application."""
     (tmp_path / "shop.py").write_text(
