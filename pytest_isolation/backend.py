@@ -148,7 +148,8 @@ def make_backend(factory: Callable[[], object], target: str) -> Backend:
             f"{target}() is async. A factory makes the backend before there is an event loop; "
             "what has to be awaited belongs into its start()"
         )
-    missing_parts = [name for name in _PARTS if not hasattr(made, name)]
+    missing_parts = [name for name in _METHODS if not callable(getattr(made, name, None))]
+    missing_parts += [] if hasattr(made, "agents") else ["agents"]
     if missing_parts:
         raise BackendError(
             f"{target}() made a {type(made).__name__}, which lacks {', '.join(missing_parts)}; "
@@ -157,7 +158,7 @@ def make_backend(factory: Callable[[], object], target: str) -> Backend:
     return cast("Backend", made)
 
 
-_PARTS = ("agents", "start", "aclose", "request", "connect")
+_METHODS = ("start", "aclose", "request", "connect")
 
 
 def _extra_for(module: str, missing: str) -> str:

@@ -9,50 +9,31 @@ import warnings
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from math import inf
 from time import perf_counter, sleep
 
 import anyio
 
 from pytest_isolation.awaited import refuse_awaitable, refuse_unawaited
-from pytest_isolation.errors import IsolationWarning, MarkerError, NothingMeasured, PluginFault
+from pytest_isolation.errors import IsolationWarning, MarkerError, NothingMeasured
+from pytest_isolation.judge import Extensions, Judge
 from pytest_isolation.latency.decide import Step, least_to_pass
-from pytest_isolation.latency.sampler import Limits, sample_async, sample_paced, sample_sync
+from pytest_isolation.latency.sampler import Course, Limits, sample_async, sample_paced, sample_sync
 from pytest_isolation.latency.spans import Ledger
 from pytest_isolation.markers import Plan
-from pytest_isolation.model import Evidence, Finding, Kind, Observation, PhaseCount, Result, Run
-from pytest_isolation.oracles.canaries import foreign_canaries
-from pytest_isolation.oracles.endings import bad_endings
-from pytest_isolation.oracles.interference import departures
-from pytest_isolation.phases.crowd import crowd, crowd_in_threads
+from pytest_isolation.model import Evidence, Finding, PhaseCount, Result, Run
+from pytest_isolation.phases.crowd import crowd, crowd_in_threads, most_at_once
 from pytest_isolation.phases.token import Token
 from pytest_isolation.settings import Settings
 from pytest_isolation.users import canary
 from pytest_isolation.users.cast import Cast, User, run_of
 from pytest_isolation.users.transcript import Story, leaves
 
-Oracle = Callable[[Evidence, Story], Iterable[Finding]]
-
-_SOLOS = 2
-_MORE_SOLOS = 3
+# Two runs alone may agree by accident; where a run takes this long together, two must do.
+_SOLOS, _LEAST_SOLOS, _SOLOS_S = 5, 2, 5.0
 # A crowd that takes this much longer than its users would one after another is stuck.
 _PATIENCE, _LEAST_PATIENCE_S = 3, 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class Extensions:
-    """What other plugins and conftest files add (``hookspecs``).
-
-    Attributes:
-        oracles: further oracles.
-        normalise: what an observation reads for the comparison with the solo runs.
-        allow: the reason why a finding is no fault, None if it is one.
-    """
-
-    oracles: tuple[Oracle, ...] = ()
-    normalise: Callable[[Observation], Observation] | None = None
-    allow: Callable[[Finding], str | None] = field(default=lambda _finding: None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,16 +68,16 @@ class Play:
         self.cast = cast
         self.ledger = Ledger(plan.budgets)
         self.limits = Limits(settings.sampling_seconds, settings.max_samples)
-        self.findings: list[Finding] = []
-        self.notes: list[str] = []
-        self.first_error: BaseException | None = None
         self.started = False
         self.players: list[User] = []
+        self.bystander: User | None = None
+        self.awaits_check = False
         self._seed = seed
         self._runs: list[Run] = []
-        self._extensions = extensions or Extensions()
+        self._judge = Judge(extensions or Extensions())
         self._phases: Counter[str] = Counter()
         self._phase_s: defaultdict[str, float] = defaultdict(float)
+        self._other_notes: list[str] = []
         self._begun = self._sampled_s = 0.0
 
     async def perform_async(self, call: Callable[..., Awaitable[object]]) -> None:
@@ -156,7 +137,7 @@ class Play:
         for scene, watched in self._scenes(script):
             sleep(scene.pause_s)
             with watched:
-                self._runs = crowd_in_threads(scenario, scene.users, scene.limit_s)
+                self._runs = crowd_in_threads(scenario, scene.users, scene.limit_s, often=not self.plan.budgets)
 
     def _scenes(self, script: Script) -> Iterator[tuple[Scene, AbstractContextManager[None]]]:
         """Drive a script: hand out its scenes, and give it the runs that the caller has put into ``_runs``."""
@@ -174,57 +155,80 @@ class Play:
                 return
 
     def script(self, users: int) -> Script:
-        """Solo twice, then the crowd, again and again until the budgets are decided.
+        """Some alone, then all at once, again and again until the budgets are decided, then one alone.
+
+        Only what users saw before the first crowd is taken for what a user alone sees: a crowd may do lasting damage.
 
         Args:
             users: how many make the crowd.
         """
-        token = str(Token(users, self._seed))
+        token = str(Token(self._seed, users))
         solos: list[Evidence] = []
-        yield from self._solos(solos, _SOLOS, token)
+        yield from self._solos(solos, token)
         self._require_evidence(solos)
         for evidence in solos:  # what one left behind may reach the next without any crowd
-            self._keep(_ask(foreign_canaries, evidence, self._learn(solos[:1])), evidence.runs)
+            self._judge.look_for_canaries(evidence, self._judge.learn(solos[:1]))
         if self.findings:
             return
-        story = self._learn(solos)
+        story = self._judge.learn(solos)
         alone_s = max(run.seconds for evidence in solos for run in evidence.runs)
         patience_s = max(_LEAST_PATIENCE_S, _PATIENCE * users * alone_s) + (users / (self.plan.rate or inf))
-        pause_s, deadline = 0.0, perf_counter() + self.limits.seconds
-        phase = f"crowd of {users} user{'s' if users > 1 else ''}"
-        while True:
-            runs = yield Scene(phase, self.cast.users(users), patience_s, self.plan.rate, pause_s)
-            evidence = self._evidence(phase, runs, token)
-            findings = self._judge(evidence, story)
-            if any(finding.kind is Kind.DIFFERENT for finding in findings):
-                # Two runs alone may have agreed by accident: learn more before anybody is accused.
-                yield from self._solos(solos, _MORE_SOLOS, token)
-                story = self._learn(solos)
-                findings = self._judge(evidence, story)
-            self._keep(findings, runs)
-            for run in runs:
-                if run.ended and run.error is None:
-                    self.ledger.add(run.seconds)
-            step = self.ledger.step
-            if self.findings or step is Step.STOP:
-                return
-            if step is Step.CONFIRM:
-                self.ledger.confirm()
-                pause_s, deadline = self.limits.pause_s, perf_counter() + self.limits.seconds
-            elif perf_counter() >= deadline or self.ledger.taken >= self.limits.samples:
-                return
-            else:
-                pause_s = 0.0
+        yield from self._crowds(users, story, patience_s, token)
+        if not self.findings:
+            runs = yield Scene("solo", self.cast.users(1, "solo"), patience_s)
+            self._judge.hear(self._evidence("solo, after the crowd", runs, token), story)
 
-    def _solos(self, solos: list[Evidence], count: int, replay: str) -> Script:
+    def _solos(self, solos: list[Evidence], replay: str) -> Script:
         """Let users play one after another, and add what they saw; one that fails is an ordinary failure."""
-        for _ in range(count):
-            [run] = runs = yield Scene("solo", self.cast.users(1, "solo"))
+        begun = perf_counter()
+        for user in self.cast.users(_SOLOS, "solo"):
+            if len(solos) >= _LEAST_SOLOS and perf_counter() - begun > _SOLOS_S:
+                break
+            [run] = runs = yield Scene("solo", [user])
             if run.error is not None:
                 if isinstance(run.error, Exception):
                     run.error.add_note(f"pytest-isolation: {run.user} was alone, so this says nothing of isolation yet")
                 raise run.error
             solos.append(self._evidence("solo, one user after another", runs, replay))
+
+    def _crowds(self, users: int, story: Story, patience_s: float, replay: str) -> Script:
+        """Let crowds play; where there are budgets, the first one warms up."""
+        phase = f"crowd of {users} user{'s' if users > 1 else ''}"
+        rest: Course | None = None
+        pause_s = 0.0
+        while rest is None or rest.step is not Step.STOP:
+            runs = yield Scene(phase, self.cast.users(users), patience_s, self.plan.rate, pause_s)
+            self._judge.hear(self._evidence(phase, runs, replay), story)
+            if rest is None:
+                self._warn_of_a_queue(runs)
+            if self.findings or not self.plan.budgets:
+                return
+            if rest is None:
+                self.ledger.clear()
+                rest = Course(self.ledger, self.limits)
+            else:
+                self._take(runs)
+                rest.begun = rest.ended = rest.begun + len(runs)
+            pause_s = 0.0
+            if rest.step is Step.CONFIRM:
+                rest.confirm()
+                pause_s = self.limits.pause_s
+
+    def _take(self, runs: Iterable[Run]) -> None:
+        if not self.ledger.self_timed:
+            for run in runs:
+                self.ledger.add(run.seconds)
+
+    def _warn_of_a_queue(self, runs: Sequence[Run]) -> None:
+        if len(runs) > 1 and all(run.ended for run in runs) and most_at_once(runs) < 2:
+            self._warn(
+                "no two of the users were ever under way at the same time: each ran to its end without waiting for "
+                "anything. What one leaves behind for the next is found so, what needs two at once is not. Drive the "
+                "backend over a socket, or let what it waits for really wait"
+            )
+
+    def _warn(self, text: str) -> None:
+        warnings.warn(f"{self.plan.nodeid}: {text}", IsolationWarning, stacklevel=2)
 
     def _evidence(self, phase: str, runs: Iterable[Run], replay: str) -> Evidence:
         return self.cast.evidence(f"{phase}, seed {self._seed}", runs, replay)
@@ -243,63 +247,55 @@ class Play:
                 "all users do the same, and nobody could tell whose an answer is"
             )
         if not any(_holds_own(run) for evidence in solos for run in evidence.runs):
-            warnings.warn(
-                f"{self.plan.nodeid}: a user who is alone never sees one of its own secrets, so a leak of somebody "
-                "else's would hardly show either. Observe something that contains user.id or user.secret()",
-                IsolationWarning,
-                stacklevel=2,
+            self._warn(
+                "a user who is alone never sees one of its own secrets, so a leak of somebody else's would hardly "
+                "show either. Observe something that contains user.id or user.secret()"
             )
 
-    def judge_users(self) -> None:
-        """Judge what the users of the ``users`` fixture saw: nobody a secret of another."""
-        runs = [run_of(user, None, True, 0.0) for user in self.players]
-        if not any(run.observations for run in runs):
+    def judge_users(self, demand: bool = True) -> None:
+        """Judge what users saw outside a scenario, in a test that plays several by itself: nobody a secret of another.
+
+        Args:
+            demand: somebody must have observed something.
+
+        Raises:
+            NothingMeasured: nobody did.
+        """
+        alone = run_of(self.bystander).observations if self.bystander else ()
+        everybody = [*self.players, *([self.bystander] if self.bystander else ())]
+        runs = [run for run in map(run_of, everybody) if run.observations]
+        if demand and self.players and not runs:
             raise NothingMeasured(
                 "none of the users observed anything, so no leak could have been seen. "
                 "Say what they see: alice.observe(await …)"
             )
-        self._phases["test"] += len(runs)
-        self._keep(_ask(foreign_canaries, self._evidence("test", runs, ""), Story(())), runs)
-
-    def _learn(self, solos: Iterable[Evidence]) -> Story:
-        return Story([self._normalised(evidence) for evidence in solos])
-
-    def _judge(self, evidence: Evidence, story: Story) -> list[Finding]:
-        findings = [*_ask(foreign_canaries, evidence, story), *_ask(bad_endings, evidence, story)]
-        leaked = {finding.user for finding in findings if finding.kind is Kind.LEAK}
-        # Whoever received a secret saw something else than alone: that says nothing new.
-        departed = _ask(departures, self._normalised(evidence), story)
-        findings += [finding for finding in departed if finding.user not in leaked]
-        for oracle in self._extensions.oracles:
-            findings += _ask(oracle, evidence, story)
-        return findings
-
-    def _normalised(self, evidence: Evidence) -> Evidence:
-        normalise = self._extensions.normalise
-        if normalise is None:
-            return evidence
-        runs = (replace(run, observations=tuple(map(normalise, run.observations))) for run in evidence.runs)
-        return replace(evidence, runs=tuple(runs))
-
-    def _keep(self, findings: Iterable[Finding], runs: Sequence[Run]) -> None:
-        for finding in findings:
-            reason = self._extensions.allow(finding)
-            if reason is None:
-                self.findings.append(finding)
-            else:
-                self.notes.append(f"allowed: {finding.summary} ({reason})")
-        self.findings.sort(key=lambda finding: list(Kind).index(finding.kind))
-        if any(finding.kind is Kind.FAILED for finding in self.findings) and self.first_error is None:
-            self.first_error = next((run.error for run in runs if run.error is not None), None)
+        if demand and alone and not self.players:
+            self._warn(
+                "`user` observed something, but nobody else played: without @pytest.mark.isolation only a leak from "
+                "an earlier test could be seen"
+            )
+        if runs:
+            self._phases["test"] += len(runs)
+            self._judge.look_for_canaries(self._evidence("test", runs, str(Token(self._seed))), Story(()))
 
     def include(self, other: Play, findings: bool) -> None:
         """Count what another play of the same test did, and keep its findings if they fail the test."""
         self._phases += other._phases
         for phase, seconds in other._phase_s.items():
             self._phase_s[phase] += seconds
-        self.notes += other.notes
+        self._other_notes += other._judge.notes
         if findings:
-            self.findings += other.findings
+            self.findings.extend(other.findings)
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What was found so far, the gravest first."""
+        return self._judge.findings
+
+    @property
+    def first_error(self) -> BaseException | None:
+        """What the first user who failed was stopped by."""
+        return self._judge.first_error
 
     @property
     def is_judged(self) -> bool:
@@ -318,18 +314,8 @@ class Play:
             phases=tuple(phases),
             seed=self._seed,
             interrupted=interrupted,
-            notes=tuple(self.notes),
+            notes=(*self._judge.notes, *self._other_notes),
         )
-
-
-def _ask(oracle: Oracle, evidence: Evidence, story: Story) -> list[Finding]:
-    """The findings of an oracle; one that breaks is not the test's fault, and not silent either."""
-    try:
-        return list(oracle(evidence, story))
-    except Exception as error:
-        name = getattr(oracle, "__qualname__", repr(oracle))
-        said = f"{type(error).__name__}: {error}"
-        raise PluginFault(f"the oracle {name} failed: {said}. This is not the test's fault") from error
 
 
 def _holds_own(run: Run) -> bool:

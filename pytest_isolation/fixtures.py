@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
 import secrets
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_isolation.errors import MisuseError
+from pytest_isolation.errors import BackendError, MisuseError
 from pytest_isolation.settings import Settings
 
 if TYPE_CHECKING:
     from pytest_isolation.backend import Backend
-    from pytest_isolation.engine import Extensions, Play
-    from pytest_isolation.latency.spans import Span
+    from pytest_isolation.engine import Play
+    from pytest_isolation.judge import Extensions
+    from pytest_isolation.latency.spans import Ledger, Span
     from pytest_isolation.model import Report
     from pytest_isolation.users.cast import Cast, User
 
@@ -68,7 +71,7 @@ def play_of(item: pytest.Item) -> Play:
 
 
 def _extensions(item: pytest.Item) -> Extensions:
-    from pytest_isolation.engine import Extensions
+    from pytest_isolation.judge import Extensions
 
     hook = item.ihook
     oracles = tuple(oracle for some in hook.pytest_isolation_oracles() for oracle in some or ())
@@ -87,6 +90,8 @@ def user(request: pytest.FixtureRequest) -> User:
     play = play_of(request.node)
     # In a scenario every run is given a user of its own; this one only stands in the signature.
     [one] = play.cast.users(1, "user" if play.plan.users is None else "nobody")
+    if play.plan.users is None:
+        play.bystander = one
     return one
 
 
@@ -96,13 +101,22 @@ def users(request: pytest.FixtureRequest) -> Callable[[int], list[User]]:
     play = play_of(request.node)
 
     def make(count: int) -> list[User]:
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-            raise MisuseError(f"users({count!r}): it takes how many, as in alice, bob = users(2)")
+        refuse_nobody(count, "alice, bob = users(2)")
         new = play.cast.users(count)
         play.players += new
         return new
 
     return make
+
+
+def refuse_nobody(count: object, form: str) -> None:
+    """Refuse what is no number of users.
+
+    Raises:
+        MisuseError: it shows the right form.
+    """
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise MisuseError(f"{count!r} is no number of users: it is a whole number ≥ 1, as in {form}")
 
 
 class Latency:
@@ -132,23 +146,67 @@ class Latency:
         self._recorder.record(seconds, span)
 
     async def measure(self, part: Callable[[], Awaitable[object]], span: str | None = None) -> None:
-        """Sample a part of the body until the marker's budgets are decided; the body itself then runs only once.
+        """Sample a part of an async body until the marker's budgets are decided; the body itself then runs only once.
 
         Args:
             part: an async function without arguments, called for every sample in a task of its own.
             span: whose budgets it is judged by; None stands for the budgets without a span.
+
+        Raises:
+            MisuseError: no budget is on this span, it has been measured before, or the part is not async.
         """
         from pytest_isolation.latency.sampler import sample_async
 
-        play = self._play
-        if play.ledger.measured is False and not any(b.span == span for b in play.plan.budgets):
-            wanted = f"span={span!r}, " if span else ""
-            raise MisuseError(f"measure() has no budget to decide: mark the test with latency({wanted}p95_ms=…)")
-        own = play.ledger.part(span)
+        with self._part(span) as own:
+            await sample_async(_async_only(part), own, self._play.limits, span)
+
+    def measure_sync(self, part: Callable[[], object], span: str | None = None) -> None:
+        """Sample a part of a sync body, as ``measure`` does with an async one.
+
+        Args:
+            part: a function without arguments, called for every sample in a copy of the current Context.
+            span: whose budgets it is judged by; None stands for the budgets without a span.
+
+        Raises:
+            MisuseError: no budget is on this span, or it has been measured before.
+        """
+        from pytest_isolation.latency.sampler import sample_sync
+
+        with self._part(span) as own:
+            sample_sync(part, own, self._play.limits, span)
+
+    @contextmanager
+    def _part(self, span: str | None) -> Iterator[Ledger]:
+        """The ledger of one part, whose samples count whatever happens."""
+        ledger, plan = self._play.ledger, self._play.plan
+        if plan.users is not None:
+            raise MisuseError("measure() cannot work in an isolation scenario: the crowd repeats its body, not a part")
+        if not any(budget.span == span for budget in plan.budgets):
+            wanted, others = f"span={span!r}, " if span else "", sorted({b.span for b in plan.budgets if b.span})
+            hint = f"; it has budgets on the span {others[0]!r}: measure(part, span={others[0]!r})" if others else ""
+            raise MisuseError(f"measure() has no budget to decide: mark the test with latency({wanted}p95_ms=…){hint}")
+        if span in ledger.measured:
+            which = f"the span {span!r}" if span else "the body"
+            raise MisuseError(f"{which} has been measured before; give every part a span of its own")
+        own = ledger.part(span)
         try:
-            await sample_async(part, own, play.limits)
+            yield own
         finally:
-            play.ledger.adopt(own, span)
+            ledger.adopt(own, span)
+
+
+def _async_only(part: Callable[[], Awaitable[object]]) -> Callable[[], Awaitable[object]]:
+    """The part itself if it certainly is async; else one that looks at what it returns."""
+    if inspect.iscoroutinefunction(part):
+        return part
+
+    async def checked() -> object:
+        value = part()
+        if not inspect.isawaitable(value):
+            raise MisuseError("measure() takes an async function; for a sync one there is latency.measure_sync(part)")
+        return await value
+
+    return checked
 
 
 @pytest.fixture
@@ -162,6 +220,8 @@ class Isolation:
 
     def __init__(self, item: pytest.Item) -> None:
         self._item = item
+        self._whole = play_of(item)
+        self._whole.awaits_check = True
 
     async def check(self, scenario: Callable[[User], Awaitable[object]], users: int = 100, fail: bool = True) -> Report:
         """Let users play a scenario in the running loop: two alone, then all at once.
@@ -172,13 +232,15 @@ class Isolation:
             fail: fail the test on a finding; False returns the report instead.
 
         Raises:
-            NothingMeasured: the scenario observed or planted nothing.
+            MisuseError: there is nobody to play.
+        NothingMeasured: the scenario observed or planted nothing.
         """
         from pytest_isolation.engine import Play
         from pytest_isolation.markers import Plan, command
         from pytest_isolation.model import Report
         from pytest_isolation.reports.terminal import failure_text
 
+        refuse_nobody(users, "isolation.check(scenario, users=50)")
         item, state = self._item, self._item.config.stash[STATE]
         plan = Plan(item.nodeid, command(item))
         play = Play(plan, state.settings, state.cast(item.nodeid), state.seed, _extensions(item))
@@ -188,7 +250,7 @@ class Isolation:
 
         await play.follow_async(play.script(state.settings.users or users), call)
         result = play.result()
-        play_of(item).include(play, findings=fail)
+        self._whole.include(play, findings=fail)
         if fail and result.findings:
             pytest.fail(failure_text(result), pytrace=False)
         return Report(result.findings, result.phases)
@@ -204,12 +266,18 @@ def isolation(request: pytest.FixtureRequest) -> Isolation:
 def isolation_backend(request: pytest.FixtureRequest) -> Iterator[Any]:
     """The backend under test: the reference backend, or ``--isolation-backend=MODULE:FACTORY``.
 
-    In an async test it is started before the body runs and closed after it, in the loop of the test.
+    It is started before the body of an async test runs and closed after it, in the loop of the test; a fixture that
+    takes it gets it before it has been started.
     """
     from pytest_isolation.backend import find_factory, make_backend
 
-    target = request.config.stash[STATE].settings.backend or DEFAULT_BACKEND
-    backend = make_backend(find_factory(target), target)
+    target, said = request.config.stash[STATE].settings.backend or DEFAULT_BACKEND, ""
+    try:
+        backend = make_backend(find_factory(target), target)
+    except BackendError as error:
+        said = str(error)
+    if said:  # outside of the except clause: where it was raised in this plugin explains nothing
+        pytest.fail(f"pytest-isolation: {said}", pytrace=False)
     request.node.stash[BACKEND] = backend
     yield backend
     del request.node.stash[BACKEND]

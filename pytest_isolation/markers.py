@@ -6,10 +6,10 @@ import inspect
 import re
 import shlex
 import unittest
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from itertools import pairwise
+from itertools import islice, pairwise
 from math import isfinite
 from typing import Any
 
@@ -22,7 +22,13 @@ from pytest_isolation.settings import Settings
 LATENCY_KEYWORDS = ("p50_ms", "p90_ms", "p95_ms", "p99_ms", "p999_ms", "max_ms", "span", "rate")
 ISOLATION_KEYWORDS = ("users",)
 
-_QUANTILE = re.compile(r"p(\d+)_ms")
+# Plugins, configuration, and what is tested; where a test is and what is shown of it is no matter.
+_CARRIED = (
+    *("-p", "-c", "-o", "-W", "--config-file", "--override-ini", "--rootdir", "--confcutdir", "--import-mode"),
+    *("--asyncio-mode", "--isolation-backend", "--isolation-max-seconds", "--isolation-max-samples"),
+)
+_SHORT = re.compile(r"-[pcoW]\S")
+_QUANTILE = re.compile(r"p([1-9]\d?|99\d*[1-9])_ms", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +66,15 @@ def read_plan(item: pytest.Item, settings: Settings) -> Plan:
         MarkerError: a marker is misspelt, impossible, or stands where it cannot work.
     """
     latency = list(item.iter_markers("latency"))
-    isolation = item.get_closest_marker("isolation")
+    isolation = list(item.iter_markers("isolation"))
     plan = Plan(item.nodeid, command(item))
-    if not latency and isolation is None:
+    if not latency and not isolation:
         return plan
     budgets, rate = _read_latency(latency)
-    users = None if isolation is None else _read_isolation(isolation, settings)
+    # All of them are read, so that a misspelt one is refused also where a closer one wins.
+    users = next(iter([_read_isolation(mark, settings) for mark in isolation]), None)
     _refuse_impossible_place(item, "isolation" if isolation else "latency")
-    if isolation is not None:
+    if isolation:
         _refuse_without_user(item)
     if rate is not None and not inspect.iscoroutinefunction(getattr(item, "obj", None)):
         raise MarkerError("latency(rate=…) needs an async test: a sync body blocks the arrivals that are due after it")
@@ -84,22 +91,32 @@ def command(item: pytest.Item) -> str:
         words = ["--pyargs", f"{module.__name__}{colons}{inside}"]
     else:
         words = [f"{item.path}{colons}{inside}"]
-    backend = item.config.getoption("isolation_backend", default=None)
-    return shlex.join(["pytest", *words, *([f"--isolation-backend={backend}"] if backend else [])])
+    return shlex.join(["pytest", *words, *_carried(item.config.invocation_params.args)])
+
+
+def _carried(args: Sequence[str]) -> Iterator[str]:
+    """The options of this session without which a test would not run in the same way."""
+    rest = iter(args)
+    for word in rest:
+        if word in _CARRIED:
+            yield from (word, *islice(rest, 1))
+        elif word.startswith(tuple(f"{option}=" for option in _CARRIED)) or _SHORT.match(word):
+            yield word
 
 
 def _read_latency(marks: Iterable[pytest.Mark]) -> tuple[tuple[Budget, ...], float | None]:
-    """The budgets of all markers, the closest winning for each span, and the rate of arrivals."""
-    by_span: dict[str | None, tuple[Budget, ...]] = {}
+    """The budgets of all markers, the closest winning for each quantile of a span, and the rate of arrivals."""
+    closest: dict[tuple[str | None, float], Budget] = {}
     rates: list[float] = []
     for mark in marks:
-        budgets, span, rate = _read_one_latency(mark)
-        by_span.setdefault(span, budgets)
+        budgets, rate = _read_one_latency(mark)
+        for budget in budgets:
+            closest.setdefault((budget.span, budget.quantile), budget)
         rates += [] if rate is None else [rate]
-    return tuple(budget for budgets in by_span.values() for budget in budgets), rates[0] if rates else None
+    return tuple(closest.values()), rates[0] if rates else None
 
 
-def _read_one_latency(mark: pytest.Mark) -> tuple[tuple[Budget, ...], str | None, float | None]:
+def _read_one_latency(mark: pytest.Mark) -> tuple[tuple[Budget, ...], float | None]:
     if mark.args:
         raise MarkerError(f"latency({mark.args[0]!r}) does not say which quantile: latency(p95_ms={mark.args[0]!r})")
     span, rate, limits = None, None, {}
@@ -115,7 +132,7 @@ def _read_one_latency(mark: pytest.Mark) -> tuple[tuple[Budget, ...], str | None
     if not limits:
         raise MarkerError(f"latency({_spelt(mark)}) has no budget: say what it must keep, as in latency(p95_ms=10)")
     _refuse_contradiction(limits)
-    return tuple(Budget(q, limits[q][1] / 1e3, span) for q in sorted(limits)), span, rate
+    return tuple(Budget(q, limits[q][1] / 1e3, span) for q in sorted(limits)), rate
 
 
 def _quantile(keyword: str) -> float:
@@ -123,15 +140,14 @@ def _quantile(keyword: str) -> float:
         return 1.0
     match = _QUANTILE.fullmatch(keyword)
     if match is None:
+        if re.fullmatch(r"p\d+_ms", keyword):
+            raise MarkerError(
+                f"latency({keyword}=…): there is no such quantile; from p1_ms to p99_ms, p999_ms for 99.9 %, and max_ms"
+            )
         raise _unknown("latency", keyword, LATENCY_KEYWORDS)
     digits = match[1]
     # p5 is 0.05, p95 is 0.95, p999 is 0.999 and p9999 is 0.9999.
-    quantile = int(digits) / (100 if len(digits) <= 2 else 10 ** len(digits))
-    if not 0 < quantile < 1 or (len(digits) > 2 and not digits.startswith("99")):
-        raise MarkerError(
-            f"latency({keyword}=…): there is no such quantile; from p1_ms to p99_ms, p999_ms for 99.9 %, and max_ms"
-        )
-    return quantile
+    return int(digits) / (100 if len(digits) <= 2 else 10 ** len(digits))
 
 
 def _refuse_contradiction(limits: Mapping[float, tuple[str, float]]) -> None:
@@ -202,6 +218,10 @@ def _impossible_place(item: pytest.Item) -> Iterator[str]:
     threads = item.config.getoption("parallel_threads", default=None)
     if threads not in (None, 1, "1"):
         yield f"pytest-run-parallel replaces the body (--parallel-threads={threads}); run with --parallel-threads=1"
+    for name in ("parallel_threads", "iterations"):
+        marker = item.get_closest_marker(name)
+        if marker is not None and marker.args[:1] not in ((), (1,)):
+            yield f"pytest-run-parallel replaces the body ({name}({marker.args[0]!r})); take that marker away"
 
 
 def _refuse_without_user(item: pytest.Item) -> None:

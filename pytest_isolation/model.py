@@ -18,6 +18,9 @@ class Interval(NamedTuple):
     high: float
 
 
+NEVER = Interval(0.0, 0.0)
+
+
 @dataclass(frozen=True, slots=True)
 class Budget:
     """An upper bound on a quantile of a latency.
@@ -90,7 +93,7 @@ class Observation:
 
     Attributes:
         channel: where it came from (response, websocket, log, exception, …).
-        value: a snapshot of plain values, taken when it was seen (``users.transcript.snapshot``).
+        value: a snapshot of plain values, taken when it was seen (``users.snapshot.snapshot``).
     """
 
     channel: str
@@ -108,6 +111,7 @@ class Run:
         error: the exception that ended the run, None when it ended well.
         ended: False when the run was still waiting at the time limit.
         seconds: from its due time to its end.
+        played: when it began and ended, on the clock of ``time.perf_counter``; it may begin later than it was due.
     """
 
     user: str
@@ -116,6 +120,7 @@ class Run:
     error: BaseException | None = None
     ended: bool = True
     seconds: float = 0.0
+    played: Interval = NEVER
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +143,7 @@ class Evidence:
     """What one phase left behind for the oracles to read.
 
     Attributes:
-        phase: ``solo``, ``crowd``, …
+        phase: in words: ``crowd of 100 users, seed 42``.
         runs: one for each user.
         key: what all canaries of this cast carry.
         labels: the label of every user of the cast, by number.

@@ -59,7 +59,7 @@ def _state(config: pytest.Config) -> State:
         from pytest_isolation.phases.token import parse
 
         token = parse(settings.replay)
-        settings = replace(settings, users=token.users, seed=token.seed)
+        settings = replace(settings, users=token.users or settings.users, seed=token.seed)
     if settings.backend is not None:
         from pytest_isolation.backend import find_factory, make_backend
 
@@ -147,20 +147,20 @@ def _play(item: pytest.Function) -> Generator[None, object, object]:
     """Let the engine play a test in the place of its body, and judge what came of it."""
     from pytest_isolation.stand_in import conclude, stand_in
 
-    play, body = fixtures.play_of(item), item.obj
+    play, body, said = fixtures.play_of(item), item.obj, ""
     item.obj = stand_in(play, body, item.stash.get(fixtures.BACKEND, None))
     try:
         outcome = yield
         result = conclude(play)
     except BaseException as error:
-        _keep_partial(item, play, error)
-        if isinstance(error, IsolationError) and not isinstance(error, PluginFault):
-            notes = getattr(error, "__notes__", ())
-            pytest.fail("\n".join([f"pytest-isolation: {error}", *notes]), pytrace=False)
-        raise
+        said = _keep_partial(item, play, error)
+        if not said:
+            raise
     finally:
         item.obj = body
         del item.stash[fixtures.PLAY]
+    if said:  # outside of the except clause, or pytest would show both
+        pytest.fail(said, pytrace=False)
     if play.is_judged:
         from pytest_isolation.reports.junit import properties
 
@@ -170,16 +170,29 @@ def _play(item: pytest.Function) -> Generator[None, object, object]:
     return outcome
 
 
-def _keep_partial(item: pytest.Function, play: Play, error: BaseException) -> None:
-    """Lose nothing of what was proven before a test was interrupted or failed."""
+def _keep_partial(item: pytest.Function, play: Play, error: BaseException) -> str:
+    """Lose nothing of what was proven before a test was interrupted or failed; what to say instead of its error."""
+    from pytest_isolation.stand_in import NEVER_RAN
+
     if isinstance(error, KeyboardInterrupt):  # no report will be made for this test
         item.config.stash[COLLECTED].results[item.nodeid] = play.result(interrupted=True)
-    elif play.findings:
-        item.stash[RESULT] = play.result()
-    elif isinstance(error, pytest.skip.Exception) and not play.started and play.plan.is_judged:
-        from pytest_isolation.stand_in import NEVER_RAN  # pytest < 8.4 skips an async test that nobody takes
+        return ""
+    if isinstance(error, PluginFault):
+        return ""
+    play.judge_users(demand=False)
+    text = ""
+    if play.findings:
+        from pytest_isolation.reports.terminal import failure_text
 
-        pytest.fail(f"pytest-isolation: {NEVER_RAN}", pytrace=False)
+        item.stash[RESULT] = play.result()
+        text = f"\n{failure_text(play.result())}"
+    if isinstance(error, IsolationError):
+        return "\n".join([f"pytest-isolation: {error}", *getattr(error, "__notes__", ()), *([text] if text else ())])
+    if isinstance(error, pytest.skip.Exception) and not play.started and play.plan.is_judged:
+        return f"pytest-isolation: {NEVER_RAN}"  # pytest < 8.4 skips an async test that nobody takes
+    if text and isinstance(error, Exception):
+        error.add_note(text)
+    return ""
 
 
 def _fail_if_proven(item: pytest.Function, play: Play, result: Result) -> None:

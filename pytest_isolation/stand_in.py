@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from pytest_isolation.errors import IsolationWarning, NothingMeasured
+from pytest_isolation.errors import IsolationWarning, MisuseError, NothingMeasured
 from pytest_isolation.model import Outcome, Result
 
 if TYPE_CHECKING:
@@ -42,6 +42,10 @@ def stand_in(play: Play, body: Callable[..., Any], backend: Backend | None) -> C
 
         @functools.wraps(body)
         def played(**given: Any) -> None:
+            if backend is not None:
+                raise MisuseError(
+                    "`isolation_backend` is started in the loop of an async test, and this one is sync: make it async"
+                )
             play.perform_sync(lambda **other: body(**{**given, **other}))
 
     return played
@@ -55,8 +59,8 @@ async def _serving(backend: Backend | None) -> AsyncIterator[None]:
         return
     import anyio
 
-    await backend.start()
     try:
+        await backend.start()
         yield
     finally:
         with anyio.move_on_after(_CLOSING_S, shield=True) as patience:
@@ -79,8 +83,9 @@ def conclude(play: Play) -> Result:
         raise NothingMeasured(NEVER_RAN)
     if play.plan.budgets and not play.findings:
         play.ledger.require_samples()
-    if play.players:
-        play.judge_users()
+    if play.awaits_check and not play.is_judged:
+        raise NothingMeasured("the test takes `isolation`, and never called it: await isolation.check(scenario)")
+    play.judge_users()
     return play.result()
 
 

@@ -15,12 +15,12 @@ import pytest_isolation.reports.terminal
 import pytest_isolation.stand_in  # noqa: F401
 import reference_impl  # noqa: F401
 
+# Without plugins that have no part in it; Hypothesis is imported anew, for a second, at the end of every inner run.
 INI = """
 [pytest]
 asyncio_default_fixture_loop_scope = function
+addopts = -p no:cacheprovider -p no:benchmark -p no:hypothesispytest
 """
-# Plugins that have no part in it; Hypothesis is imported anew, for a second, at the end of every inner run.
-ALONE = ("-p", "no:cacheprovider", "-p", "no:benchmark", "-p", "no:hypothesispytest")
 
 
 @pytest.fixture
@@ -33,6 +33,6 @@ def suite(pytester):
             pytester.makefile(".ini", pytest=INI + textwrap.dedent(ini))
         pytester.makepyfile(test_it=textwrap.dedent(source), **files)
         runner = pytester.runpytest_inprocess if how == "inprocess" else pytester.runpytest_subprocess
-        return runner(*ALONE, *options)
+        return runner(*options)
 
     return run

@@ -20,7 +20,7 @@ import anyio
 
 from pytest_isolation.awaited import refuse_awaitable, refuse_unawaited
 from pytest_isolation.latency.decide import Step
-from pytest_isolation.latency.spans import Ledger
+from pytest_isolation.latency.spans import BODY, Ledger
 from pytest_isolation.loops import interruption_unwrapped, on_asyncio
 
 
@@ -43,41 +43,91 @@ class Limits:
     blind: int = 20
 
 
-def course(ledger: Ledger, limits: Limits) -> Iterator[Step]:
-    """What to do next, until everything is decided or a limit is reached.
+class Course:
+    """When to stop: once all is decided, or at a limit; a suspected failure earns a confirming run with its own limits.
 
-    The caller does it and adds what it measured to the ledger before it asks again. Every suspected failure earns a
-    confirming run with limits of its own.
+    Args:
+        ledger: what has been measured.
+        limits: how far to go.
+
+    Attributes:
+        begun: how many runs have begun since the warm-up.
+        ended: how many of them have ended, so that the ledger has their samples.
     """
-    begun = perf_counter()
-    for _ in range(limits.warm_up):
+
+    __slots__ = ("_cap", "_deadline", "_ledger", "_limits", "_sighted", "begun", "ended")
+
+    def __init__(self, ledger: Ledger, limits: Limits) -> None:
+        self._ledger = ledger
+        self._limits = limits
+        self._cap = limits.samples
+        self._deadline = perf_counter() + limits.seconds
+        self._sighted = False
+        self.begun = self.ended = 0
+
+    @property
+    def step(self) -> Step:
+        """What to do next."""
+        step = self._ledger.step
+        if step is not Step.SAMPLE:
+            return step
+        if self.begun >= self._cap or perf_counter() >= self._deadline or self._is_blind():
+            return Step.STOP
+        return step
+
+    def _is_blind(self) -> bool:
+        if not self._sighted and self.ended >= self._limits.blind:
+            self._sighted = not self._ledger.blind
+            return not self._sighted
+        return False
+
+    def confirm(self) -> None:
+        """Begin the confirming run; the caller has paused."""
+        self._ledger.confirm()
+        self._cap = self.begun + max(self._limits.samples, self.begun)
+        self._deadline = perf_counter() + self._limits.seconds
+
+
+def course(ledger: Ledger, limits: Limits) -> Iterator[Step]:
+    """What to do with one run after another; the caller does it before it asks again."""
+    for _ in warm_up(limits):
         yield Step.SAMPLE
         if ledger.measured:
             return
-        if perf_counter() - begun > limits.seconds / 2:
-            break
     ledger.clear()
-    taken, cap, deadline = 0, limits.samples, perf_counter() + limits.seconds
-    while (step := ledger.step) is not Step.STOP:
+    rest = Course(ledger, limits)
+    while (step := rest.step) is not Step.STOP:
+        yield step
         if step is Step.CONFIRM:
-            yield step
-            ledger.confirm()
-            cap, deadline = taken + max(limits.samples, taken), perf_counter() + limits.seconds
-        elif taken >= cap or perf_counter() >= deadline or (taken == limits.blind and ledger.blind):
-            return
+            rest.confirm()
         else:
-            yield step
-            taken += 1
+            rest.begun = rest.ended = rest.begun + 1
 
 
-def sample_sync(body: Callable[[], object], ledger: Ledger, limits: Limits) -> None:
-    """Sample a synchronous body, each time in a copy of the current Context."""
+def warm_up(limits: Limits) -> Iterator[int]:
+    """The runs before the first sample; fewer where they take too long."""
+    begun = perf_counter()
+    for number in range(limits.warm_up):
+        if number and perf_counter() - begun > limits.seconds / 2:
+            return
+        yield number
+
+
+def sample_sync(body: Callable[[], object], ledger: Ledger, limits: Limits, span: str | None = BODY) -> None:
+    """Sample a synchronous body, each time in a copy of the current Context.
+
+    Args:
+        body: what is timed.
+        ledger: where samples go.
+        limits: how far it is sampled.
+        span: the part that the body is.
+    """
 
     def run() -> None:
         start = perf_counter()
         value = body()
         seconds = perf_counter() - start
-        _take(ledger, value, seconds)
+        _take(ledger, value, seconds, span)
 
     for index, step in enumerate(course(ledger, limits)):
         if step is Step.CONFIRM:
@@ -88,14 +138,23 @@ def sample_sync(body: Callable[[], object], ledger: Ledger, limits: Limits) -> N
                 contextvars.copy_context().run(run)
 
 
-async def sample_async(body: Callable[[], Awaitable[object]], ledger: Ledger, limits: Limits) -> None:
-    """Sample an asynchronous body, one run after another, each in a task of its own."""
+async def sample_async(
+    body: Callable[[], Awaitable[object]], ledger: Ledger, limits: Limits, span: str | None = BODY
+) -> None:
+    """Sample an asynchronous body, one run after another, each in a task of its own.
+
+    Args:
+        body: what is timed.
+        ledger: where samples go.
+        limits: how far it is sampled.
+        span: the part that the body is.
+    """
 
     async def run() -> None:
         start = perf_counter()
         value = await body()
         seconds = perf_counter() - start
-        _take(ledger, value, seconds)
+        _take(ledger, value, seconds, span)
 
     for index, step in enumerate(course(ledger, limits)):
         if step is Step.CONFIRM:
@@ -110,7 +169,8 @@ async def sample_paced(body: Callable[[], Awaitable[object]], ledger: Ledger, li
     """Sample an asynchronous body in an open model: arrivals are fixed beforehand and wait for nobody.
 
     Latency counts from the moment at which a run was due, so a backend that stalls cannot hide behind requests that
-    were never sent (coordinated omission; Tene, *How NOT to measure latency*).
+    were never sent (coordinated omission; Tene, *How NOT to measure latency*). Nothing of the warm-up is in flight
+    when the first sample is due, and a run that has begun is waited for: leaving out the slow ones would flatter.
 
     Args:
         body: run once for every arrival, in a task of its own.
@@ -120,54 +180,64 @@ async def sample_paced(body: Callable[[], Awaitable[object]], ledger: Ledger, li
     """
     errors: list[BaseException] = []
 
-    async def run(index: int, due: float) -> None:
-        with _caught(errors), _nth_run(index):
+    async def warm() -> None:
+        _take(ledger, await body(), 0.0, BODY)
+
+    async def run(due: float) -> None:
+        with _caught(errors), _Repeated(warmed + rest.ended):
             value = await body()
             seconds = perf_counter() - due
-            _take(ledger, value, seconds)
+            _take(ledger, value, seconds, BODY)
+            rest.ended += 1
         if errors:
             tasks.cancel_scope.cancel()
 
-    steps, index = course(ledger, limits), 0
-    while True:
-        pause, start, arrived = False, perf_counter(), 0
+    warmed = 0
+    for number in warm_up(limits):
+        with _nth_run(number):
+            await _in_own_task(warm)
+        warmed = number + 1
+        if ledger.measured:
+            return
+    ledger.clear()
+    rest = Course(ledger, limits)
+    while (step := rest.step) is not Step.STOP:
+        if step is Step.CONFIRM:
+            gc.collect()
+            await anyio.sleep(limits.pause_s)
+            rest.confirm()
+        start, first = perf_counter(), rest.begun
         with interruption_unwrapped():
             async with anyio.create_task_group() as tasks:
-                for step in steps:
-                    if pause := step is Step.CONFIRM:
-                        break
-                    due = start + arrived / rate
+                while rest.step is Step.SAMPLE:
+                    due = start + (rest.begun - first) / rate
+                    rest.begun += 1
                     await anyio.sleep(max(0.0, due - perf_counter()))
-                    tasks.start_soon(run, index, due)
-                    index, arrived = index + 1, arrived + 1
+                    tasks.start_soon(run, due)
         if errors:
             raise errors[0]
-        if not pause:
-            return
-        gc.collect()
-        await anyio.sleep(limits.pause_s)
 
 
-def _take(ledger: Ledger, value: object, seconds: float) -> None:
-    """Take the body's time as a sample, unless it recorded its own."""
+def _take(ledger: Ledger, value: object, seconds: float, span: str | None) -> None:
+    """Take the time of a run as a sample, unless the body recorded its own or sampled a part of itself."""
     if value is not None:
         refuse_awaitable(value)
-    if not ledger.self_timed:
-        ledger.add(seconds)
+    if not (ledger.self_timed or ledger.measured):
+        ledger.add(seconds, span)
 
 
-def _nth_run(index: int) -> AbstractContextManager[None]:
+def _nth_run(ended: int) -> AbstractContextManager[None]:
     """Watch the first run for coroutines that nobody awaits; say of later ones that earlier ones went well."""
-    return refuse_unawaited() if index == 0 else _Repeated(index)
+    return _Repeated(ended) if ended else refuse_unawaited()
 
 
 class _Repeated:
     """A class, because a generator would cost a tenth of a short sample."""
 
-    __slots__ = ("_index",)
+    __slots__ = ("_ended",)
 
-    def __init__(self, index: int) -> None:
-        self._index = index
+    def __init__(self, ended: int) -> None:
+        self._ended = ended
 
     def __enter__(self) -> None:
         pass
@@ -177,9 +247,9 @@ class _Repeated:
     ) -> None:
         if isinstance(error, Exception):
             error.add_note(
-                f"pytest-isolation: this was run {self._index + 1} of the body; the runs before it went well. @latency "
-                "repeats the body with the same fixtures: make it repeatable, or time the part that is with "
-                "`await latency.measure(part)`."
+                f"pytest-isolation: {self._ended} run{'s' if self._ended > 1 else ''} of the body ended well before "
+                "this one failed. @latency repeats the body with the same fixtures: make it repeatable, or time the "
+                "part that is with `await latency.measure(part)`, in a sync test `latency.measure_sync(part)`."
             )
 
 

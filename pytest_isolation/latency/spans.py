@@ -14,6 +14,11 @@ from pytest_isolation.model import Budget, Verdict
 
 BODY = None
 
+_BODY_HINT = (
+    "A body that measures a part of itself is run only once, so its budgets belong to a span: "
+    "@latency(span='…', p95_ms=…) and latency.measure(part, span='…')"
+)
+
 
 class Ledger:
     """Collects the samples of every span and hands them to the gates that judge them.
@@ -26,13 +31,14 @@ class Ledger:
         samples: seconds, by span.
         gates: one for each budget.
         self_timed: the body recorded its own time (``Recorder.record``), so that the sampler does not.
-        measured: the body sampled a part of itself (``adopt``), so that it is not to be repeated.
+        measured: the spans that the body sampled by itself (``adopt``), so that it is not to be repeated.
     """
 
     def __init__(self, budgets: Iterable[Budget], rule: Rule | None = None) -> None:
         self._rule = rule
         self._budgets = tuple(budgets)
-        self.measured = self.self_timed = False
+        self.self_timed = False
+        self.measured: set[str | None] = set()
         self.clear()
 
     def clear(self) -> None:
@@ -64,8 +70,8 @@ class Ledger:
         return Ledger((budget for budget in self._budgets if budget.span == span), self._rule)
 
     def adopt(self, part: Ledger, span: str | None) -> None:
-        """Take over what a part has measured: from now on the body is not repeated."""
-        self.measured = True
+        """Take over what a part has measured: from now on the body is neither repeated nor timed."""
+        self.measured.add(span)
         self.samples[span] = part.samples[span]
         self.gates = [gate for gate in self.gates if gate.budget.span != span] + part.gates
         self._by_span[span] = part.gates
@@ -102,8 +108,8 @@ class Ledger:
                 what = "the body" if span is None else f"the span {span!r}"
                 raise NothingMeasured(
                     f"{gate.budget.name} ≤ {gate.budget.limit_s * 1e3:g} ms has no sample: {what} was never measured. "
-                    f"Spans that were: {entered}."
-                    + (f" Enter it in the body: with latency.span({span!r}): …" if span else "")
+                    f"Spans that were: {entered}. "
+                    + (f"Enter it in the body: with latency.span({span!r}): …" if span else _BODY_HINT)
                 )
 
 

@@ -25,7 +25,7 @@ def _finding(evidence: Evidence, run: Run, kind: Kind, summary: str, seen: str) 
         kind=kind,
         user=run.user,
         phase=evidence.phase,
-        summary=f"{summary}, though the scenario ends well for a user who is alone",
+        summary=f"{summary}, though the scenario ended well for those who were alone before",
         seen=seen,
         replay=evidence.replay,
     )

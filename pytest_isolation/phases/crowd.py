@@ -6,13 +6,14 @@ import asyncio
 import contextvars
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from itertools import accumulate
 from time import perf_counter
 
 import anyio
 
 from pytest_isolation.loops import interruption_unwrapped, on_asyncio
-from pytest_isolation.model import Run
+from pytest_isolation.model import Interval, Run
 from pytest_isolation.users.cast import User, run_of
 
 _SWITCH_INTERVAL_S = 1e-5
@@ -33,19 +34,28 @@ async def crowd(
         A run for each user, timed from the moment it was due.
     """
     runs: dict[User, Run] = {}
+    played: dict[User, Interval] = {}
     cancelled = anyio.get_cancelled_exc_class()
     start = perf_counter()
+
+    async def timed(user: User) -> None:
+        begun = perf_counter()
+        try:
+            await scenario(user)
+        finally:
+            played[user] = Interval(begun, perf_counter())
 
     async def play(user: User, due: float) -> None:
         error: BaseException | None = None
         try:
-            await _in_own_task(scenario, user)
+            await _in_own_task(timed, user)
         except (cancelled, KeyboardInterrupt, SystemExit, GeneratorExit):
             runs[user] = run_of(user, None, False, perf_counter() - due)
             raise
         except BaseException as raised:  # pytest's own outcomes are BaseExceptions, and are this user's
             error = raised
-        runs[user] = run_of(user, error, True, perf_counter() - due)
+        when = played.get(user) or Interval(due, perf_counter())
+        runs[user] = run_of(user, error, True, when.high - due, when)
 
     with interruption_unwrapped(), anyio.move_on_after(limit_s):
         async with anyio.create_task_group() as tasks:
@@ -55,6 +65,12 @@ async def crowd(
                     await anyio.sleep(early)
                 tasks.start_soon(play, user, due)
     return [runs.get(user) or run_of(user, None, False, perf_counter() - start) for user in users]
+
+
+def most_at_once(runs: Iterable[Run]) -> int:
+    """How many runs were under way at the same time, at the most."""
+    changes = [(at, step) for run in runs for at, step in ((run.played.low, 1), (run.played.high, -1))]
+    return max(accumulate(step for _, step in sorted(changes)), default=0)
 
 
 class CancelledByOthers(Exception):
@@ -76,8 +92,10 @@ async def _in_own_task(scenario: Callable[[User], Awaitable[object]], user: User
         raise
 
 
-def crowd_in_threads(scenario: Callable[[User], object], users: Sequence[User], limit_s: float) -> list[Run]:
-    """Let users play the scenario concurrently, a thread each, switching as often as the interpreter allows.
+def crowd_in_threads(
+    scenario: Callable[[User], object], users: Sequence[User], limit_s: float, often: bool = True
+) -> list[Run]:
+    """Let users play the scenario concurrently, a thread each.
 
     A user who is alone plays in the calling thread, as the test would without the plugin.
 
@@ -85,32 +103,35 @@ def crowd_in_threads(scenario: Callable[[User], object], users: Sequence[User], 
         scenario: what one user does.
         users: who plays.
         limit_s: who has not ended after this time is left behind, and has not ended.
+        often: switch threads as often as the interpreter allows, which finds more and takes longer.
 
     Returns:
-        A run for each user, timed from the moment at which all of them started.
+        A run for each user, timed from the moment at which all of them were let go.
     """
     if len(users) == 1:
-        return [contextvars.copy_context().run(_play_here, scenario, users[0])]
+        return [contextvars.copy_context().run(_play_here, scenario, users[0], perf_counter())]
     runs: dict[User, Run] = {}
-    barrier = threading.Barrier(len(users))
+    let_go: list[float] = []
+    barrier = threading.Barrier(len(users), action=lambda: let_go.append(perf_counter()))
 
     def play(user: User) -> None:
         try:
             barrier.wait()
         except threading.BrokenBarrierError:  # not all of them could be started
             return
-        start = perf_counter()
+        [due] = let_go
         try:
-            runs[user] = _play_here(scenario, user)
+            runs[user] = _play_here(scenario, user, due)
         except BaseException as error:  # nobody else would see it: a thread has no caller
-            runs[user] = run_of(user, error, True, perf_counter() - start)
+            runs[user] = run_of(user, error, True, perf_counter() - due)
 
     threads = [
         threading.Thread(target=contextvars.copy_context().run, args=(play, user), name=repr(user), daemon=True)
         for user in users
     ]
     before = sys.getswitchinterval()
-    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    if often:
+        sys.setswitchinterval(_SWITCH_INTERVAL_S)
     try:
         for thread in threads:
             thread.start()
@@ -125,12 +146,13 @@ def crowd_in_threads(scenario: Callable[[User], object], users: Sequence[User], 
     return [runs.get(user) or run_of(user, None, False, limit_s) for user in users]
 
 
-def _play_here(scenario: Callable[[User], object], user: User) -> Run:
-    start, error = perf_counter(), None
+def _play_here(scenario: Callable[[User], object], user: User, due: float) -> Run:
+    begun, error = perf_counter(), None
     try:
         scenario(user)
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as raised:  # pytest's own outcomes are BaseExceptions, and are this user's
         error = raised
-    return run_of(user, error, True, perf_counter() - start)
+    ended = perf_counter()
+    return run_of(user, error, True, ended - due, Interval(begun, ended))

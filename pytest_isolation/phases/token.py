@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pytest_isolation.errors import TokenError
 
-_FORM = "the form is crowd:USERS:SEED, for example crowd:100:4242, as the report of a finding prints it"
+_FORM = "the form is crowd:USERS:SEED or test:SEED, for example crowd:100:4242, as the report of a finding prints it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,15 +14,15 @@ class Token:
     """What ``--isolation-replay`` plays again.
 
     Attributes:
-        users: how many play at once.
         seed: of the session in which it was found.
+        users: how many play at once; None where the test itself says so.
     """
 
-    users: int
     seed: int
+    users: int | None = None
 
     def __str__(self) -> str:
-        return f"crowd:{self.users}:{self.seed}"
+        return f"test:{self.seed}" if self.users is None else f"crowd:{self.users}:{self.seed}"
 
 
 def parse(text: str) -> Token:
@@ -32,9 +32,9 @@ def parse(text: str) -> Token:
         TokenError: it is none.
     """
     phase, *numbers = text.split(":")
-    if phase != "crowd" or len(numbers) != 2 or not all(n.isascii() and n.isdigit() for n in numbers):
+    if {"crowd": 2, "test": 1}.get(phase) != len(numbers) or not all(n.isascii() and n.isdigit() for n in numbers):
         raise TokenError(f"{text!r} is no replay token: {_FORM}")
-    users, seed = map(int, numbers)
-    if users < 1:
+    *users, seed = map(int, numbers)
+    if 0 in users:
         raise TokenError(f"{text!r} would be played by nobody: {_FORM}")
-    return Token(users, seed)
+    return Token(seed, *users)

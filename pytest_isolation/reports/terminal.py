@@ -177,12 +177,18 @@ def show(
         terminal.line(line, **_COLOURS[outcome])
     for remark in remarks(results):
         terminal.line(remark, yellow=True)
+    if settings.replay is not None and not any(result.findings for result in results):
+        terminal.line(_CLEAN_REPLAY, yellow=True)
     for error in errors:
         terminal.line(f"ERROR: {error}", red=True, bold=True)
     if summary := summary_line(results):
         terminal.line(f"{summary} (seed {seed})")
 
 
+_CLEAN_REPLAY = (
+    "the replay met nothing: it plays the same users and secrets, but in which order tasks and threads get on is up "
+    "to the event loop and the system. Run it a few times more before you call it mended"
+)
 _COLOURS: dict[Outcome, dict[str, bool]] = {
     Outcome.PASS: {},
     Outcome.FAIL: {"red": True, "bold": True},

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 from pytest_isolation.errors import MisuseError
-from pytest_isolation.model import Evidence, Observation, Run, Share
+from pytest_isolation.model import NEVER, Evidence, Interval, Observation, Run, Share
 from pytest_isolation.users import canary
 from pytest_isolation.users.snapshot import snapshot
 
@@ -189,13 +189,20 @@ def is_shared(evidence: Evidence, number: int, hit: canary.Hit) -> bool:
     )
 
 
-def run_of(user: User, error: BaseException | None, ended: bool, seconds: float) -> Run:
+def run_of(
+    user: User,
+    error: BaseException | None = None,
+    ended: bool = True,
+    seconds: float = 0.0,
+    played: Interval = NEVER,
+) -> Run:
     """What came of a user's way through the scenario.
 
     Args:
         user: who played.
         error: the exception that ended it.
         ended: False when it was stopped from outside.
-        seconds: how long it took.
+        seconds: how long it took, from when it was due.
+        played: when it began and ended.
     """
-    return Run(user._label, user._number, tuple(user._observations), error, ended, seconds)
+    return Run(user._label, user._number, tuple(user._observations), error, ended, seconds, played)

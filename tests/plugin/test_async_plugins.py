@@ -85,6 +85,7 @@ def test_a_wider_loop_scope_works(suite):
         async def test_one(): loops.append(asyncio.get_running_loop())
         @pytest.mark.isolation(users=3)
         async def test_two(user):
+            await asyncio.sleep(0)
             user.observe(user.id)
             loops.append(asyncio.get_running_loop())
         async def test_three(): assert len(set(map(id, loops))) == 1
@@ -97,7 +98,7 @@ def test_context_variables_of_async_fixtures_are_seen_by_every_user(suite):
     """They belong to the test, and each user has a copy."""
     result = suite(
         """
-        import contextvars, pytest, pytest_asyncio
+        import asyncio, contextvars, pytest, pytest_asyncio
         app = contextvars.ContextVar("app")
         @pytest_asyncio.fixture
         async def ready(): app.set("the app")
@@ -106,6 +107,7 @@ def test_context_variables_of_async_fixtures_are_seen_by_every_user(suite):
         async def test(user, ready):
             user.observe([user.id, app.get()])
             app.set(user.id)
+            await asyncio.sleep(0)
         @pytest.mark.asyncio
         @pytest.mark.latency(p95_ms=500)
         async def test_latency(ready): assert app.get() == "the app"

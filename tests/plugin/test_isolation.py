@@ -1,5 +1,7 @@
 """@pytest.mark.isolation: one user's test, played by many."""
 
+import textwrap
+
 import pytest
 
 LEAKY = """
@@ -33,7 +35,7 @@ def test_a_leak_is_reported_with_all_that_a_reader_must_know(suite):
             '  seen      "<note of user-07>"',
             "  replay    pytest test_it.py::test_inbox --isolation-replay=crowd:8:42",
             "… and 4 more of this kind: user-03, user-04, user-05, user-06",
-            "*1 scenario played 10 times: 7 findings (seed 42)*",
+            "*1 scenario played 13 times: 7 findings (seed 42)*",
         ]
     )
 
@@ -54,19 +56,19 @@ def test_the_printed_command_fits_the_folder_it_was_started_in(suite, pytester, 
     folder = pytester.mkdir("folder")
     pytester.makepyfile(**{"folder/test_below": LEAKY})
     monkeypatch.chdir(folder)
-    below = pytester.runpytest_inprocess("-p", "no:hypothesispytest", "test_below.py")
+    below = pytester.runpytest_inprocess("test_below.py")
     below.stdout.fnmatch_lines(["  replay    pytest test_below.py::test_inbox --isolation-replay=crowd:8:*"])
-    above = pytester.runpytest_inprocess("-p", "no:hypothesispytest", "../test_it.py")
+    above = pytester.runpytest_inprocess("../test_it.py")
     above.stdout.fnmatch_lines(
         [f"  replay    pytest {pytester.path}/test_it.py::test_inbox --isolation-replay=crowd:8:*"]
     )
 
 
 def test_an_isolated_backend_passes(suite):
-    """Two runs alone, and the crowd."""
+    """Five runs alone, the crowd, and one more alone."""
     result = suite(LEAKY.replace("current", "own").replace("global own\n", "own = None\n"))
     result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines(["*1 scenario played 10 times: 0 findings*"])
+    result.stdout.fnmatch_lines(["*1 scenario played 14 times: 0 findings*"])
 
 
 @pytest.mark.parametrize(
@@ -90,7 +92,7 @@ def test_every_user_plays_on_its_own(suite, decorator):
             await anyio.sleep(0)
             user.observe(user.id)
         def test_counts():
-            assert len({{u for _, u, _ in seen}}) == len(seen) and len(seen) in (7, 14)
+            assert len({{u for _, u, _ in seen}}) == len(seen) and len(seen) in (11, 22)
             assert sorted(i for i, _, _ in seen)[-1] == 4
         """
     )
@@ -152,7 +154,7 @@ def test_an_assertion_that_fails_for_one_user_names_it(suite):
     result.stdout.fnmatch_lines(
         [
             "E * AssertionError: somebody else is here",
-            "E *FAILED  user-00 failed, though the scenario ends well for a user who is alone",
+            "E *FAILED  user-00 failed, though the scenario ended well for those who were alone before",
             "E *phase     crowd of 4 users, seed 7",
             "E *replay    pytest test_it.py::test_it --isolation-replay=crowd:4:7",
             "test_it.py:9: AssertionError",
@@ -203,19 +205,21 @@ def test_a_wrong_answer_without_a_canary_is_found(suite):
     )
 
 
-def test_what_two_solo_runs_agreed_on_by_accident_is_not_held_against_anybody(suite):
-    """Before a difference accuses, three more users play alone."""
+def test_what_differs_between_solo_runs_is_not_held_against_anybody(suite):
+    """Five of them learn what varies."""
     result = suite(
         """
-        import itertools, pytest
-        dice = itertools.cycle([1, 1, 2, 3, 4])
+        import asyncio, itertools, pytest
+        dice = itertools.cycle([1, 1, 1, 2, 3])
         @pytest.mark.asyncio
         @pytest.mark.isolation(users=6)
-        async def test(user): user.observe({"me": user.id, "dice": next(dice)})
+        async def test(user):
+            await asyncio.sleep(0)
+            user.observe({"me": user.id, "dice": next(dice)})
         """
     )
     result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines(["*played 11 times: 0 findings*"])
+    result.stdout.fnmatch_lines(["*played 12 times: 0 findings*"])
 
 
 def test_a_starved_user_is_a_finding(suite, monkeypatch):
@@ -262,16 +266,18 @@ def test_a_scenario_may_have_a_budget(suite):
     """Each user's run in the crowd is judged; crowds play until it is decided."""
     result = suite(
         """
-        import pytest
+        import asyncio, pytest
         @pytest.mark.asyncio
         @pytest.mark.isolation(users=50)
         @pytest.mark.latency(p95_ms=500)
-        async def test(user): user.observe(user.id)
+        async def test(user):
+            await asyncio.sleep(0)
+            user.observe(user.id)
         """,
         "--isolation-budget",
     )
     result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines(["test  150 *p95 ≤ 500 ms*pass", "*1 scenario played 152 times: 0 findings*"])
+    result.stdout.fnmatch_lines(["test  150 *p95 ≤ 500 ms*pass", "*1 scenario played 206 times: 0 findings*"])
 
 
 def test_a_scenario_that_misses_its_budget_fails(suite):
@@ -337,7 +343,7 @@ def test_the_engine_from_code(suite):
             user.observe(user.secret("note"))
         async def test_fine(isolation):
             report = await isolation.check(fine, users=7)
-            assert report.runs == 9 and not report.findings
+            assert report.runs == 13 and not report.findings
         async def test_leak(isolation):
             await isolation.check(leaky, users=7)
         async def test_report(isolation):
@@ -360,7 +366,7 @@ def test_a_user_without_a_scenario_is_simply_a_user(suite):
         """
         import pytest
         @pytest.mark.latency(p95_ms=500)
-        def test_timed(user): user.observe(user.id)
+        def test_timed(user): assert user.id
         def test_plain(user): assert user.id == user.secret("id")
         """
     )
@@ -389,15 +395,16 @@ def test_a_repeated_test_gets_users_of_its_own(suite):
     """What the first take left behind is not taken for the second one's."""
     result = suite(
         """
-        import pytest
+        import asyncio, pytest
         seen = []
         @pytest.mark.parametrize("n", [1, 2])
         @pytest.mark.isolation(users=3)
         @pytest.mark.asyncio
         async def test(user, n):
             seen.append(user.id)
+            await asyncio.sleep(0)
             user.observe(user.id)
-        def test_counts(): assert len(set(seen)) == 10
+        def test_counts(): assert len(set(seen)) == 18
         """
     )
     result.assert_outcomes(passed=3)
@@ -426,11 +433,12 @@ def test_a_scenario_that_never_shows_a_user_its_own_secret_is_warned_of(suite):
     """A leak of somebody else's would hardly show either."""
     result = suite(
         """
-        import pytest
+        import anyio, pytest
         @pytest.mark.isolation(users=3)
         @pytest.mark.asyncio
         async def test(user):
             user.secret("note")
+            await anyio.sleep(0)
             user.observe("OK")
         """,
         "-W",
@@ -440,3 +448,189 @@ def test_a_scenario_that_never_shows_a_user_its_own_secret_is_warned_of(suite):
     result.stdout.fnmatch_lines(
         ["*IsolationWarning: test_it.py::test: a user who is alone never sees one of its own secrets*"]
     )
+
+
+LASTING = {
+    "a slot that is lost for ever when two collide": (
+        "*STARVED  * never got to the end*",
+        """
+        slots = 4
+        async def handle(note):
+            global slots
+            while slots == 0: await asyncio.sleep(0.001)
+            before = slots
+            slots = before - 1
+            await asyncio.sleep(0)
+            slots = before - 1 + (1 if before - 1 == slots else 0)
+            return note
+        """,
+    ),
+    "a reply that the last of the crowd left behind": (
+        "LEAK  solo-05 received the secret 'note' of user-*",
+        """
+        replies, under_way, crowded = [], 0, False
+        async def handle(note):
+            global under_way, crowded
+            under_way += 1
+            crowded = crowded or under_way == 4
+            await asyncio.sleep(0)
+            under_way -= 1
+            if crowded and not under_way:
+                replies.append(note)
+            return replies.pop(0) if crowded and not under_way and len(replies) > 1 else note
+        """,
+    ),
+    "an error that stays": (
+        "*FAILED  solo-05 failed, though the scenario ended well for those who were alone before",
+        """
+        broken = under_way = 0
+        async def handle(note):
+            global broken, under_way
+            if broken and not under_way: raise RuntimeError("the connection is closed")
+            under_way += 1
+            await asyncio.sleep(0.001)
+            broken = broken or under_way > 1
+            under_way -= 1
+            return note
+        """,
+    ),
+    "a mode that stays": (
+        "DIFFERENT  solo-05 saw another response than alone",
+        """
+        degraded = under_way = 0
+        async def handle(note):
+            global degraded, under_way
+            under_way += 1
+            answer = [note, "fast"] if not degraded or under_way > 1 else [note, "slow"]
+            await asyncio.sleep(0.001)
+            degraded = degraded or under_way > 1
+            under_way -= 1
+            return answer
+        """,
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", LASTING)
+def test_what_a_crowd_breaks_for_good_is_found_and_not_taken_for_normal(suite, monkeypatch, fault):
+    """After the crowd one user is alone again, and must see what those saw who came before it."""
+    import pytest_isolation.engine as engine
+
+    monkeypatch.setattr(engine, "_LEAST_PATIENCE_S", 0.3)
+    first_line, backend = LASTING[fault]
+    test = """
+        @pytest.mark.asyncio
+        @pytest.mark.isolation(users=4)
+        async def test(user): user.observe(await handle(user.secret("note")))
+    """
+    result = suite("import asyncio, pytest\n" + textwrap.dedent(backend) + textwrap.dedent(test))
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines([first_line, "*phase     *, seed *"])
+    if "solo-05" in first_line:
+        result.stdout.fnmatch_lines(["*phase     solo, after the crowd, seed *"])
+
+
+@pytest.mark.parametrize("kind", ["async ", ""])
+def test_a_crowd_that_never_meets_is_warned_of(suite, kind):
+    """Who never waits for anything is alone all the time; a green result would say less than it seems to."""
+    result = suite(
+        f"""
+        import pytest, threading
+        {"@pytest.mark.asyncio" if kind else "lock = threading.Lock()"}
+        @pytest.mark.isolation(users=3)
+        {kind}def test(user):
+            user.observe(user.id)
+        """,
+        "-W",
+        "always",
+    )
+    result.assert_outcomes(passed=1)
+    if kind:  # threads may meet even so
+        result.stdout.fnmatch_lines(["*IsolationWarning: test_it.py::test: no two of the users were ever under way*"])
+
+
+def test_a_user_who_observes_outside_a_scenario_is_judged_and_warned_of(suite):
+    """The marker was forgotten, most likely."""
+    result = suite(
+        """
+        import pytest
+        last = None
+        def test_first(user):
+            global last
+            last = user.observe(user.secret("note"))
+        def test_second(user): user.observe(last)
+        """,
+        "-W",
+        "always",
+    )
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "LEAK  user-00 received the secret 'note' of a user of another test or an earlier run",
+            "*IsolationWarning: test_it.py::test_first: `user` observed something, but nobody else played*",
+        ]
+    )
+
+
+def test_a_leak_between_several_users_is_not_lost_when_the_test_fails_otherwise(suite):
+    """Both are said."""
+    result = suite(
+        """
+        def test(users):
+            alice, bob = users(2)
+            bob.observe(alice.secret("note"))
+            assert 1 == 2
+        """,
+        "--isolation-seed=3",
+    )
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "E *assert 1 == 2",
+            "E *LEAK  user-01 received the secret 'note' of user-00",
+            "E * replay    pytest test_it.py::test --isolation-replay=test:3",
+            "*1 finding (seed 3)*",
+        ]
+    )
+
+
+def test_what_a_test_with_several_users_printed_plays_it_again(suite):
+    """Its token carries the seed alone."""
+    source = """
+        def test(users):
+            alice, bob = users(2)
+            bob.observe(alice.secret("note"))
+    """
+    suite(source, "--isolation-replay=test:77").stdout.fnmatch_lines(["*1 finding (seed 77)*"])
+
+
+def test_a_replay_that_finds_nothing_says_what_that_means(suite):
+    """The order of tasks is the event loop's own."""
+    result = suite(
+        LEAKY.replace("current", "own").replace("global own\n", "own = None\n"), "--isolation-replay=crowd:4:7"
+    )
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["*the replay met nothing*"])
+
+
+@pytest.mark.parametrize("users", ["0", "-1", "True", "2.5", "'many'"])
+def test_the_engine_from_code_refuses_nobody(suite, users):
+    """Green with nobody in it would be a lie."""
+    result = suite(
+        f"""
+        import pytest
+        @pytest.mark.asyncio
+        async def test(isolation):
+            async def scenario(user): user.observe(user.id)
+            await isolation.check(scenario, users={users})
+        """
+    )
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*is no number of users: it is a whole number ≥ 1, as in isolation.check(*"])
+
+
+def test_the_engine_from_code_must_be_called(suite):
+    """Whoever takes it wants something checked."""
+    result = suite("def test(isolation): pass")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*the test takes `isolation`, and never called it*"])

@@ -67,7 +67,7 @@ def test_the_report_says_what_was_proven(report):
         "replay": "crowd:5:3",
     }
     assert {f["kind"] for f in results["test_failing"]["findings"]} == {"failed"}
-    assert results["test_leak"]["phases"][0]["runs"] == 2
+    assert results["test_leak"]["phases"][0]["runs"] == 5
 
 
 def test_the_report_says_what_it_was_made_on(report):

@@ -12,7 +12,9 @@ SOURCE = """
     @pytest.mark.latency(p95_ms=0.000001)
     async def test_slow(): pass
     @pytest.mark.isolation(users=5)
-    async def test_apart(user): user.observe(user.id)
+    async def test_apart(user):
+        await anyio.sleep(0)
+        user.observe(user.id)
     last = None
     @pytest.mark.isolation(users=5)
     async def test_leak(user):
@@ -40,7 +42,7 @@ def test_the_summary_and_the_report_are_complete(suite, pytester, options):
         [
             "test_fast *pass",
             "test_slow *fail",
-            "2 budgets: 1 within, 1 over; 2 scenarios played 14 times: 4 findings (seed 5)",
+            "2 budgets: 1 within, 1 over; 2 scenarios played 21 times: 4 findings (seed 5)",
         ]
     )
     report = json.loads((pytester.path / "out" / "report.json").read_text())

@@ -160,7 +160,7 @@ async def test_a_body_that_cannot_be_repeated_is_explained():
 
     with pytest.raises(FileExistsError) as caught:
         await sample_async(body, Ledger([P95]), Limits())
-    assert "run 2 of the body" in caught.value.__notes__[0]
+    assert "1 run of the body ended well before this one failed" in caught.value.__notes__[0]
     assert "latency.measure" in caught.value.__notes__[0]
 
 

@@ -82,8 +82,8 @@ def test_own_secrets_are_called_by_their_name_and_others_by_their_owner(theatre)
 
 
 @given(
-    st.text(st.characters(exclude_characters="\0"), max_size=10),
-    st.text(st.characters(exclude_characters="\0"), max_size=10),
+    st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=10),
+    st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=10),
 )
 def test_the_same_text_of_two_users_reads_the_same(before, after):
     """In plain text, in JSON, in base64 and packed."""
