@@ -69,7 +69,7 @@ class Verdict:
         over: how many of them exceeded the budget.
         confirmed: how many samples of a second, separate run confirmed a failure.
         seconds: how long the sampling took.
-        estimates: p50, p95 and p99, as far as so many samples support them.
+        estimates: p50, p95, p99 and the judged quantile, as far as so many samples support them.
         reason: why it is undecided, or how it was decided, in one clause.
         log_e_over: natural logarithm of the evidence that the quantile lies over the budget.
         log_e_within: the same for within; an outcome is proven once its evidence reaches 1 / alpha.

@@ -4,8 +4,9 @@
 on either side is a test martingale, the likelihood ratio of a truncated Beta mixture against the boundary p0 = 1 - q
 (Robbins 1970; Ramdas et al., *Game-theoretic statistics and safe anytime-valid inference*, 2023). By Ville's
 inequality it reaches 1/alpha with probability at most alpha *at any time*: batches, caps and "a few more samples"
-cost nothing. Samples that are not independent are met by two heuristics: evidence of a failure is divided by the
-overdispersion of the exceedances, and a failure must be confirmed by a second run after a pause.
+cost nothing. That holds for independent samples. Those that are not are met by two heuristics: samples count as fewer
+by the overdispersion of the exceedances, and a failure must be confirmed by a second run after a pause. Of a burst
+that outlasts the sampling, or falls between two, no statistic can know.
 
 Nothing here reads a clock or runs a body; ``sampler`` does, and asks ``Gate.state`` what to do next.
 """
@@ -56,7 +57,7 @@ class State(Enum):
     SUSPECT = "a pause, then a confirming run"
     CONFIRMING = "more samples of the confirming run"
     CONTENT = "nothing, but a later sample may change that"
-    PASSED = "nothing: proven within"
+    PASSED = "nothing: proven within, but later samples are still watched"
     FAILED = "nothing: proven over, twice"
     UNCONFIRMED = "nothing: over at first, not again"
 
@@ -203,7 +204,7 @@ class Gate:
         exceeds = seconds > self.budget.limit_s
         self.n += 1
         self.over += exceeds
-        if self.state in (State.PASSED, State.FAILED, State.UNCONFIRMED, State.SUSPECT):
+        if self.state in (State.FAILED, State.UNCONFIRMED, State.SUSPECT):
             return
         look = self._tally.add(seconds, exceeds)
         if self._test is None:
@@ -219,18 +220,18 @@ class Gate:
 
     def _look(self, test: ExceedanceTest) -> None:
         tally, confirming = self._tally, self.state is State.CONFIRMING
-        deflate = overdispersion(tally.blocks) if tally.over > tally.n * test.p0 else 1.0
-        over = test.log_evidence(tally.over / deflate, tally.n / deflate)[0]
-        within = test.log_evidence(tally.over, tally.n)[1]
-        if not confirming:
+        deflate = overdispersion(tally.blocks) if tally.over else 1.0
+        over, within = test.log_evidence(tally.over / deflate, tally.n / deflate)
+        if self.state is State.OPEN:
             self.log_e = (over, within)
         alpha = self._rule.alpha_confirm if confirming else self._rule.alpha_over
         if tally.enough and over >= -log(alpha):
             self._suspect_or_fail()
         elif confirming and tally.n >= self._confirm_cap:
             self.state = State.UNCONFIRMED
-        elif not confirming and tally.n >= self._rule.least and within >= -log(self._rule.alpha_within):
+        elif self.state is State.OPEN and tally.n >= self._rule.least and within >= -log(self._rule.alpha_within):
             self.state = State.PASSED
+            self._tally = _Tally(self._rule)  # what comes now is watched by itself: something may have changed
 
     def _look_at_max(self, exceeds: bool) -> None:
         if exceeds:
@@ -257,18 +258,25 @@ class Gate:
         """
         return Verdict(
             budget=self.budget,
-            outcome=_OUTCOMES.get(self.state, Outcome.UNDECIDED),
+            outcome=Outcome.UNDECIDED if self._belied else _OUTCOMES.get(self.state, Outcome.UNDECIDED),
             samples=self.n,
             over=self.over,
             confirmed=self.confirmed,
             seconds=seconds,
-            estimates=estimates(samples_s),
+            estimates=estimates(samples_s, self.budget.quantile),
             reason=self._reason(),
             log_e_over=self.log_e[0],
             log_e_within=self.log_e[1],
         )
 
+    @property
+    def _belied(self) -> bool:
+        """It was proven within, and what came since has been over more often than is allowed."""
+        return self.state is State.PASSED and self.over > self.n * (1 - self.budget.quantile)
+
     def _reason(self) -> str:
+        if self._belied:
+            return "within at first, but over since, while another budget of this test was decided"
         if self.state is State.FAILED:
             return f"confirmed in a second run of {self.confirmed}"
         if self.state in (State.PASSED, State.CONTENT):

@@ -69,12 +69,17 @@ def quantile_bounds(ordered: Sequence[float], q: float, confidence: float = CONF
     return Interval(ordered[low - 1] if low >= 1 else -inf, ordered[high - 1] if high <= n else inf)
 
 
-def estimates(samples_s: Sequence[float]) -> tuple[Estimate, ...]:
-    """p50, p95 and p99 of the samples, each only where there are enough of them to mean something."""
+def estimates(samples_s: Sequence[float], judged: float = 0.5) -> tuple[Estimate, ...]:
+    """p50, p95, p99 and the judged quantile of the samples, each only where there are enough of them to mean something.
+
+    Args:
+        samples_s: in seconds, in any order.
+        judged: 0 < judged ≤ 1; of the maximum nothing but itself is known, so its interval is open above.
+    """
     ordered = sorted(samples_s)
     return tuple(
-        Estimate(q, nearest_rank(ordered, q), quantile_bounds(ordered, q))
-        for q in SHOWN
+        Estimate(q, nearest_rank(ordered, q), quantile_bounds(ordered, q) if q < 1 else Interval(ordered[-1], inf))
+        for q in sorted({*SHOWN, judged})
         if len(ordered) >= least_samples(q)
     )
 

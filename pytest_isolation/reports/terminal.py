@@ -69,7 +69,10 @@ def quantile_text(verdict: Verdict) -> str:
     """``p95 = 12.9 ms (99 % interval 12.1 … 13.8)``; the quantile alone where there are too few samples for it."""
     name = verdict.budget.name
     found = next((e for e in verdict.estimates if e.quantile == verdict.budget.quantile), None)
-    return name if found is None else f"{name} = {duration(found.value_s)} (99 % interval {_interval(found)})"
+    if found is None:
+        return name
+    interval = f" (99 % interval {_interval(found)})" if found.quantile < 1 else ""
+    return f"{name} = {duration(found.value_s)}{interval}"
 
 
 def duration(seconds: float) -> str:

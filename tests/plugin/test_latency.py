@@ -168,6 +168,27 @@ def test_the_closest_marker_wins(suite):
     result.assert_outcomes(passed=1)
 
 
+def test_markers_add_up_and_the_closest_wins_where_they_judge_the_same(suite):
+    """A class says p95 for all, a method p50 besides, and another p95 for a span."""
+    result = suite(
+        """
+        import pytest
+        @pytest.mark.latency(p95_ms=1000, p50_ms=0.000001)
+        class TestIt:
+            @pytest.mark.latency(p50_ms=900)
+            @pytest.mark.latency(span="part", p95_ms=800)
+            def test(self, latency):
+                with latency.span("part"):
+                    pass
+        """,
+        "--isolation-budget",
+    )
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines_random(
+        ["*p50 ≤ 900 ms*", "*p95 ≤ 1 s*", "*[[]part]*p95 ≤ 800 ms*", "3 budgets: 3 within*"]
+    )
+
+
 def test_a_span_has_a_budget_of_its_own(suite):
     """The body is slow, the span is not; and the other way round."""
     result = suite(
@@ -379,3 +400,128 @@ def test_the_plugin_may_be_named_a_second_time(suite):
     """`-p` and `pytest_plugins` find the one that the entry point has registered."""
     result = suite(source("function", 1000), "-p", "pytest_isolation.plugin")
     result.assert_outcomes(passed=1)
+
+
+MEASURED = """
+    import asyncio, pytest
+    runs = dict(body=0, part=0)
+    async def part(): runs["part"] += 1
+    def part_sync(): runs["part"] += 1
+    {body}
+    def test_counts():
+        assert runs["body"] == 1
+        assert runs["part"] == {count}
+"""
+
+
+@pytest.mark.parametrize(
+    ("marker", "call"),
+    [("p95_ms=500", "part"), ("p95_ms=500", "lambda: part()"), ("span='s', p95_ms=500", "part, span='s'")],
+)
+def test_an_async_body_can_measure_a_part_of_itself(suite, marker, call):
+    """The part is sampled until it is decided, and the body runs once."""
+    body = f"""
+    @pytest.mark.asyncio
+    @pytest.mark.latency({marker})
+    async def test(latency):
+        runs["body"] += 1
+        await latency.measure({call})
+    """
+    result = suite(MEASURED.format(body=body, count=125), "--isolation-budget")
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(["test* 120 *p95 ≤ 500 ms*pass"])
+
+
+@pytest.mark.parametrize(("marker", "call"), [("max_ms=500", ""), ("span='s', max_ms=500", ", span='s'")])
+def test_a_sync_body_can_measure_a_part_of_itself(suite, marker, call):
+    """The body's own time is no sample, or it would be the maximum."""
+    body = f"""
+    @pytest.mark.latency({marker})
+    def test(latency):
+        runs["body"] += 1
+        latency.measure_sync(part_sync{call})
+        import time; time.sleep(0.6)
+    """
+    result = suite(MEASURED.format(body=body, count=105), "--isolation-budget")
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(["test* 100 *max ≤ 500 ms*pass"])
+
+
+def test_two_parts_are_measured_by_spans_of_their_own(suite):
+    """Each by its budget."""
+    result = suite(
+        """
+        import pytest, time
+        @pytest.mark.latency(span="quick", p95_ms=500)
+        @pytest.mark.latency(span="slow", p95_ms=0.01)
+        def test(latency):
+            latency.measure_sync(lambda: None, span="quick")
+            latency.measure_sync(lambda: time.sleep(0.0005), span="slow")
+        """,
+        "--isolation-budget",
+    )
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines_random(["*[[]quick]*pass", "*[[]slow]*fail"])
+
+
+@pytest.mark.parametrize(
+    ("marker", "statement", "said"),
+    [
+        ("p95_ms=500", "await latency.measure(len)", "*len() takes exactly one argument*"),
+        ("p95_ms=500", "await latency.measure(dict)", "*measure() takes an async function; for a sync one*"),
+        ("p95_ms=500", "latency.measure_sync(part)", "*without awaiting it: nothing of it was run*"),
+        ("p95_ms=500", "await latency.measure(part, span='s')", "*mark the test with latency(span='s', p95_ms=…)*"),
+        ("span='s', p95_ms=500", "await latency.measure(part)", "*on the span 's': measure(part, span='s')*"),
+        (
+            "p95_ms=500",
+            "await latency.measure(part); await latency.measure(part)",
+            "*the body has been measured before; give every part a span of its own*",
+        ),
+    ],
+)
+def test_a_part_that_cannot_be_measured_is_refused(suite, marker, statement, said):
+    """With the right form."""
+    result = suite(
+        f"""
+        import pytest
+        async def part(): pass
+        @pytest.mark.asyncio
+        @pytest.mark.latency({marker})
+        async def test(latency):
+            {statement}
+        """
+    )
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines([said])
+
+
+def test_a_scenario_cannot_measure_a_part(suite):
+    """Its crowd is what repeats it."""
+    result = suite(
+        """
+        import asyncio, pytest
+        @pytest.mark.asyncio
+        @pytest.mark.latency(p95_ms=500)
+        @pytest.mark.isolation(users=3)
+        async def test(user, latency):
+            user.observe(user.id)
+            await latency.measure(lambda: asyncio.sleep(0))
+        """
+    )
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*measure() cannot work in an isolation scenario*"])
+
+
+def test_many_arrivals_in_flight_are_all_counted(suite):
+    """A thousand a second, fifty milliseconds each: fifty are under way at any time."""
+    result = suite(
+        """
+        import asyncio, pytest
+        @pytest.mark.asyncio
+        @pytest.mark.latency(p95_ms=10000, rate=1000)
+        async def test(): await asyncio.sleep(0.05)
+        """,
+        "--isolation-budget",
+    )
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["test *p95 ≤ 10 s*pass", "*1 budget: 1 within*"])

@@ -10,6 +10,8 @@ LATENCY = {
     "max=10": "there is no such keyword; did you mean 'max_ms'?",
     "spam=1": "latency(spam=…): there is no such keyword",
     "p0_ms=1": "there is no such quantile; from p1_ms to p99_ms",
+    "p990_ms=1": "there is no such quantile; from p1_ms to p99_ms",
+    "p05_ms=1": "there is no such quantile; from p1_ms to p99_ms",
     "p100_ms=1": "there is no such quantile",
     "p955_ms=1": "there is no such quantile",
     "p95_ms=0": "it takes a number > 0 of milliseconds, as in p95_ms=10",

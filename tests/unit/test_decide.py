@@ -254,3 +254,50 @@ def test_a_verdict_counts_what_it_was_given(samples):
         gate.add(seconds)
     assert gate.n == len(samples)
     assert gate.over == sum(seconds > 0.010 for seconds in samples)
+
+
+def test_a_budget_that_was_proven_kept_is_still_watched():
+    """Another budget of the test goes on sampling, and the backend gets slower."""
+    gate = feed(Gate(P95), [FAST] * 120)
+    assert gate.state is State.PASSED
+    for _ in range(60):
+        gate.add(SLOW)
+    assert gate.state is State.SUSPECT
+
+
+def test_a_verdict_never_contradicts_the_figures_beside_it():
+    """Proven within at first, and then 6 % over where 5 % are allowed: that is no pass."""
+    gate = feed(Gate(P95), [FAST] * 120)
+    for index in range(100):
+        gate.add(SLOW if index % 7 == 0 else FAST)
+    assert gate.state is State.PASSED
+    verdict = gate.verdict([FAST] * gate.n, 1.0)
+    assert verdict.over / verdict.samples > 0.05
+    assert (verdict.outcome, "over since" in verdict.reason) == (Outcome.UNDECIDED, True)
+
+
+def passes(share: float, burst: int, runs: int = 200) -> int:
+    """How many of so many runs pass, where slow samples come in bursts of this mean length."""
+    rng, passed = random.Random(1), 0
+    for _ in range(runs):
+        gate, slow = Gate(P95), rng.random() < share
+        for _ in range(2000):
+            slow = rng.random() > 1 / burst if slow else rng.random() < share / (1 - share) / burst
+            gate.add(SLOW if slow else FAST)
+            if gate.state is not State.OPEN:
+                break
+        passed += gate.state is State.PASSED
+    return passed
+
+
+def test_short_bursts_seldom_make_a_missed_budget_pass():
+    """Twice as many over as allowed, in bursts of five; each counts as few facts on either side."""
+    assert passes(share=0.10, burst=5) <= 30
+    assert passes(share=0.10, burst=1) == 0
+
+
+def test_the_maximum_is_shown_where_it_is_judged():
+    """What it was says more than that it was over."""
+    gate = feed(Gate(Budget(1.0, 0.010)), [FAST] * 5 + [0.5] + [FAST] * 5 + [0.4])
+    verdict = gate.verdict([FAST, 0.5, 0.4], 1.0)
+    assert [estimate.value_s for estimate in verdict.estimates if estimate.quantile == 1] == [0.5]
