@@ -48,18 +48,32 @@ def _sightings(run: Run) -> Iterator[_Sighting]:
                     yield _Sighting(channel, position, leaf.path, leaf.value, hit)
                 for hit in canary.find(leaf.path) if canary.PREFIX in leaf.path.lower() else ():
                     yield _Sighting(channel, position, leaf.path, leaf.path, hit)
-        yield from _in_pieces(channel, [o.value for o in observations if isinstance(o.value, str)])
+        if len(observations) > 1:
+            yield from _in_pieces(channel, observations)
 
 
-def _in_pieces(channel: str, chunks: Sequence[str]) -> Iterator[_Sighting]:
-    """A canary that arrived in several pieces, as in a reply that is streamed word by word."""
-    if len(chunks) < 2:
-        return
-    joined, seams = "".join(chunks), list(accumulate(map(len, chunks)))
+def _in_pieces(channel: str, observations: Sequence[Observation]) -> Iterator[_Sighting]:
+    """A canary that arrived in several pieces, as in a reply that is streamed word by word.
+
+    The pieces may be texts, bytes, or a field that stands at the same place in several events.
+    """
+    places: dict[tuple[str, type], list[tuple[int, str | bytes]]] = {}
+    for position, observation in enumerate(observations):
+        for leaf in leaves(observation.value):
+            if isinstance(leaf.value, str | bytes):
+                places.setdefault((leaf.path, type(leaf.value)), []).append((position, leaf.value))
+    for (path, _), chunks in places.items():
+        if len(chunks) > 1:
+            yield from _across_seams(channel, path, chunks)
+
+
+def _across_seams(channel: str, path: str, chunks: Sequence[tuple[int, str | bytes]]) -> Iterator[_Sighting]:
+    texts = [text if isinstance(text, str) else text.decode("latin-1") for _, text in chunks]
+    joined, seams = "".join(texts), list(accumulate(map(len, texts)))
     for hit in canary.find(joined):
         if any(hit.start < seam < hit.stop for seam in seams):
             first = next(i for i, seam in enumerate(seams) if hit.start < seam)
-            yield _Sighting(channel, first, "$", joined[hit.start : hit.stop], hit)
+            yield _Sighting(channel, chunks[first][0], path, joined[hit.start : hit.stop], hit)
 
 
 def _finding(evidence: Evidence, story: Story, run: Run, found: Sequence[_Sighting]) -> Finding:

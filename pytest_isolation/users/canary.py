@@ -15,12 +15,13 @@ A numeric canary is fifteen decimal digits (below 2**53, exact in JSON and in a 
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 import zlib
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 from urllib.parse import unquote
+
+from pytest_isolation.users.unpack import b64decode, views
 
 PREFIX = "cnryx"
 NUMBER_PREFIX = "7717"
@@ -34,7 +35,6 @@ _HEAD = len(PREFIX) + 4 + 4 + 3
 _LONGEST = _HEAD + 1 + NAME_LENGTH + 2
 _NUMBER_LENGTH = 15
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
-_UNPACK_LIMIT = 16 * 1024 * 1024
 
 
 class Hit(NamedTuple):
@@ -118,8 +118,8 @@ def searchable(value: object) -> str | bytes | None:
     """The text of a plain value in which a canary can hide, None if there is none."""
     if isinstance(value, str | bytes):
         return value
-    if isinstance(value, int) and value >= SMALLEST_NUMBER:
-        return str(value)
+    if isinstance(value, int | float) and SMALLEST_NUMBER <= abs(value) < 10 * SMALLEST_NUMBER and value == int(value):
+        return str(abs(int(value)))  # JavaScript, spreadsheets and SQL hand back the same number as a float
     return None
 
 
@@ -134,7 +134,7 @@ def find(value: str | bytes) -> list[Hit]:
         value: a text, or bytes as they went over the wire.
     """
     hits: list[Hit] = []
-    for form, text, lowered in _views(value, depth=3):
+    for form, text, lowered in views(value, _BASE64_MARKS):
         for hit in _find_in(text, lowered):
             both = " in ".join(part for part in (hit.form, form) if part)
             hits.append(hit._replace(form=both))
@@ -143,55 +143,8 @@ def find(value: str | bytes) -> list[Hit]:
 
 def read(value: str | bytes) -> tuple[str, list[Hit]]:
     """The text as a person would read it (unpacked, without the NULs of UTF-16) and the canaries in it, in order."""
-    _, text, lowered = next(_views(value, depth=3))
+    _, text, lowered = next(views(value, _BASE64_MARKS))
     return text, sorted(_find_in(text, lowered), key=lambda hit: hit.start)
-
-
-def _views(value: str | bytes, depth: int) -> Iterator[tuple[str, str, str]]:
-    """The texts to search: (form, text, lower-cased text); the first one is the readable one."""
-    if isinstance(value, bytes):
-        unpacked = _unpack(value)
-        if unpacked is not None and depth:
-            for form, text, lowered in _views(unpacked[1], depth - 1):
-                yield " in ".join(part for part in (form, unpacked[0]) if part), text, lowered
-            return
-        text, lowered = value.decode("latin-1"), value.lower().decode("latin-1")
-    else:
-        text, lowered = value, _lower(value)
-    if "\0" in text:
-        yield "UTF-16", text.replace("\0", ""), lowered.replace("\0", "")
-    else:
-        yield "", text, lowered
-    if depth:
-        yield from _packed_parts(value, text, depth - 1)
-
-
-def _packed_parts(value: str | bytes, text: str, depth: int) -> Iterator[tuple[str, str, str]]:
-    """What is packed inside: a gzip member in a multipart body, compressed base64 in a cookie, base64 in lines."""
-    if isinstance(value, bytes):
-        for at in _positions(value, b"\x1f\x8b\x08"):
-            if (unpacked := _unpack(value[at:])) is not None:
-                yield from _views(unpacked[1], depth)
-    if "H4sI" in text or "eJ" in text:
-        for match in _COMPRESSED_BASE64.finditer(text):
-            if (unpacked := _unpack(_b64decode(match[0]))) is not None:
-                for _, inner, lowered in _views(unpacked[1], depth):
-                    yield f"compressed base64 ({unpacked[0]})", inner, lowered
-    if "\\" in text and ("\\x00" in text or "\\u0000" in text):
-        bare = text.replace("\\x00", "").replace("\\u0000", "")
-        yield "escaped UTF-16", bare, _lower(bare)
-    if "\n" in text:
-        joined = text.replace("\n", "").replace("\r", "")
-        if any(needle in joined for _, needle, _ in _BASE64_NEEDLES):
-            yield "lines", joined, ""
-
-
-def _positions(data: bytes, needle: bytes) -> Iterator[int]:
-    """Where a needle stands in the data, after its beginning."""
-    at = data.find(needle, 1)
-    while at >= 0:
-        yield at
-        at = data.find(needle, at + len(needle))
 
 
 def _find_in(text: str, lowered: str) -> Iterator[Hit]:
@@ -281,7 +234,7 @@ def _base64(offset: int) -> _Decode:
         if group < 0:
             return None
         match = _BASE64_RUN.match(text, group, group + 4 * ((offset + _LONGEST + 2) // 3))
-        canary = _parse(_b64decode(match[0]).decode("latin-1")[offset:]) if match else None
+        canary = _parse(b64decode(match[0]).decode("latin-1")[offset:]) if match else None
         if canary is None:
             return None
         # Every character that carries a bit of the canary belongs to it.
@@ -298,29 +251,6 @@ def _find_numbers(text: str) -> Iterator[Hit]:
             body = match[0]
             yield Hit(body[4:7], int(body[7:11]), f"#{int(body[11:13])}", "", at, match.end())
         at = text.find(NUMBER_PREFIX, at + 1)
-
-
-def _unpack(data: bytes) -> tuple[str, bytes] | None:
-    """Gunzip or inflate, as far as the data goes and never past 16 MiB; None if it is not compressed."""
-    if data[:3] == b"\x1f\x8b\x08":
-        form, window = "gzip", 31
-    elif len(data) > 2 and data[0] == 0x78 and (data[0] << 8 | data[1]) % 31 == 0:
-        form, window = "zlib", 15
-    else:
-        return None
-    try:
-        return form, zlib.decompressobj(window).decompress(data, _UNPACK_LIMIT)
-    except zlib.error:
-        return None
-
-
-def _b64decode(run: str) -> bytes:
-    run = run.rstrip("=").replace("-", "+").replace("_", "/")
-    run = run[: len(run) - (len(run) % 4 == 1)]
-    try:
-        return base64.b64decode(run + "=" * (-len(run) % 4))
-    except binascii.Error:
-        return b""
 
 
 def _base36(number: int, width: int) -> str:
@@ -343,14 +273,6 @@ def _check_digits(text: str) -> str:
     return f"{zlib.crc32(text.encode()) % 97:02d}"
 
 
-def _lower(text: str) -> str:
-    lowered = text.lower()
-    # A few letters change length (İ): then only ASCII is lowered, so that positions stay true.
-    return lowered if len(lowered) == len(text) else text.translate(_ASCII_LOWER)
-
-
-_ASCII_LOWER = {ord(c): ord(c) + 32 for c in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"}
-
 # In base64 the characters that a canary's prefix determines alone, wherever it begins in a group of three bytes.
 _SKIPPED = (0, 2, 3)
 
@@ -361,7 +283,6 @@ def _base64_needle(offset: int) -> str:
 
 
 _BASE64_RUN = re.compile(r"[A-Za-z0-9+/_-]+")
-_COMPRESSED_BASE64 = re.compile(r"(?<![A-Za-z0-9+/_-])(?:H4sI|eJ)[A-Za-z0-9+/_-]{16,}={0,2}")
 _NUMBER = re.compile(rf"(?<!\d){NUMBER_PREFIX}\d{{{_NUMBER_LENGTH - len(NUMBER_PREFIX)}}}(?!\d)", re.ASCII)
 
 _LOWER_NEEDLES: tuple[tuple[str, str, _Decode], ...] = (
@@ -376,6 +297,7 @@ _LOWER_NEEDLES: tuple[tuple[str, str, _Decode], ...] = (
 _BASE64_NEEDLES: tuple[tuple[str, str, _Decode], ...] = tuple(
     ("base64", _base64_needle(offset), _base64(offset)) for offset in range(3)
 )
+_BASE64_MARKS = tuple(needle for _, needle, _ in _BASE64_NEEDLES)
 _C, _N = (f"{ord(c):x}" for c in PREFIX[:2])
 # Each is looked for only in a text that has its mark at all; finding one character costs next to nothing.
 _ESCAPES: tuple[tuple[str, tuple[tuple[str, str, _Decode], ...]], ...] = (

@@ -55,11 +55,11 @@ def snapshot(value: object) -> object:
 
 
 class _Copier:
-    __slots__ = ("_in_stranger", "_path")
+    __slots__ = ("_in_error", "_in_stranger", "_path")
 
     def __init__(self) -> None:
         self._path: list[int] = []
-        self._in_stranger = False
+        self._in_error = self._in_stranger = False
 
     def copy(self, value: object) -> object:
         if type(value) in _ATOMS:
@@ -71,6 +71,10 @@ class _Copier:
         self._path.append(id(value))
         try:
             return self._take_apart(value)
+        except MisuseError:
+            if not self._in_error:
+                raise
+            return _what(value)  # whoever raised an error with an iterator in it did nothing wrong
         finally:
             self._path.pop()
 
@@ -85,19 +89,26 @@ class _Copier:
         if isinstance(value, _AS_TEXT):
             return str(value)
         if (parts := _parts(value)) is not None:
-            return self._named(parts)
+            return self._error(parts) if isinstance(value, BaseException) else self._named(parts)
         if isinstance(value, AbstractSet | Bag):
             return Bag(self.copy(part) for part in value)
         if isinstance(value, Sequence | deque):
             return [self.copy(part) for part in value]
         if inspect.isawaitable(value) or inspect.isasyncgen(value) or isinstance(value, Iterator):
-            if inspect.iscoroutine(value):
+            if inspect.iscoroutine(value) and not self._in_error:
                 value.close()  # or Python warns of it a second time
             raise MisuseError(
                 f"observe() got {_what(value)}: it has not run, so nothing of it can be seen yet. "
                 "Await it or collect it first: user.observe(await …) or user.observe(list(…))"
             )
         return self._stranger(value)
+
+    def _error(self, parts: Iterable[tuple[object, object]]) -> object:
+        before, self._in_error = self._in_error, True
+        try:
+            return self._named(parts)
+        finally:
+            self._in_error = before
 
     def _named(self, parts: Iterable[tuple[object, object]]) -> dict[str, object]:
         named: dict[str, object] = {}
@@ -148,7 +159,7 @@ def _parts(value: object) -> Iterable[tuple[object, object]] | None:
 
 
 def _exception(error: BaseException) -> list[tuple[str, object]]:
-    parts: list[tuple[str, object]] = [("type", type(error).__qualname__), ("text", str(error)), ("args", error.args)]
+    parts: list[tuple[str, object]] = [("type", type(error).__qualname__), ("text", _text(error)), ("args", error.args)]
     parts += [(name, part) for name, part in vars(error).items() if name == "__notes__" or _is_public_data(name, part)]
     if isinstance(error, BaseExceptionGroup):
         parts.append(("exceptions", error.exceptions))
@@ -159,21 +170,54 @@ def _exception(error: BaseException) -> list[tuple[str, object]]:
     return parts
 
 
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as broken:  # an error that cannot be printed is still an error that was seen
+        return f"<{type(broken).__name__} while it was printed>"
+
+
 def _response(response: object) -> list[tuple[str, object]]:
     headers = getattr(response, "headers", {})
     status = getattr(response, "status_code", None) or getattr(response, "status", None)
-    return [("status", status), ("headers", Bag(headers.items())), ("body", _body(response))]
+    return [("status", status), ("headers", _headers(headers.items())), ("body", _body(response))]
+
+
+def _headers(pairs: Iterable[tuple[object, object]]) -> dict[str, object]:
+    """Headers by name, which has no case; of one that is repeated all values."""
+    headers: dict[str, object] = {}
+    for key, value in pairs:
+        name = _key(key).lower()
+        if name not in headers:
+            headers[name] = value
+        elif isinstance(before := headers[name], Bag):
+            before.append(value)
+        else:
+            headers[name] = Bag([before, value])
+    return headers
 
 
 def _body(response: object) -> object:
+    """The body of a response, None if it has none.
+
+    Raises:
+        MisuseError: it has not been read yet, or only a method can read it.
+    """
+    has_none = False
     for name in ("content", "body", "text"):
         try:
-            body = getattr(response, name, None)
-        except RuntimeError:  # httpx and requests raise one while the stream has not been read
+            body = getattr(response, name)
+        except (AttributeError, RuntimeError):  # httpx and requests raise the latter while it has not been read
             continue
-        if isinstance(body, bytes | str):
+        if isinstance(body, bytes | str | bytearray | memoryview):
             return body
-    return None
+        has_none = has_none or body is None
+    if has_none:
+        return None
+    raise MisuseError(
+        f"observe() got a {type(response).__name__} whose body has not been read, so nothing in it could be seen. "
+        "Read it first, for example: user.observe(await response.text()) or, with httpx, await response.aread()"
+    )
 
 
 def _attributes(value: object) -> Iterator[tuple[str, object]]:
@@ -199,4 +243,6 @@ def _key(key: object) -> str:
 
 def _what(value: object) -> str:
     name = getattr(value, "__qualname__", None)
-    return f"the {type(value).__name__} {name}()" if name else f"an iterator ({type(value).__name__})"
+    if name:
+        return f"the {type(value).__name__} {name}()"
+    return f"an iterator ({type(value).__name__})" if isinstance(value, Iterator) else f"a {type(value).__name__}"

@@ -1,6 +1,8 @@
 """No user sees a canary of another."""
 
 import base64
+import json
+from decimal import Decimal
 
 import pytest
 
@@ -93,6 +95,35 @@ def test_a_secret_that_arrives_in_pieces_is_found(stage):
     [finding] = findings(stage)
     assert finding.channel == "stream 1 of 5"
     assert finding.seen == "<note of user-01>"
+
+
+@pytest.mark.parametrize(
+    ("wrap", "path"),
+    [
+        (str.encode, ""),
+        (lambda piece: {"type": "chunk", "delta": {"text": piece}}, ", at $.delta.text"),
+        (lambda piece: json.dumps({"delta": piece}), ", at $.delta"),
+    ],
+    ids=["bytes", "events", "JSON"],
+)
+def test_pieces_may_be_bytes_or_a_field_of_events(stage, wrap, path):
+    """As over a raw socket, and as a chat's tokens come."""
+    alice, bob, _ = stage.users
+    secret = bob.secret("note")
+    for at in range(0, len(secret), 5):
+        alice.observe(wrap(secret[at : at + 5]), "stream")
+    [finding] = findings(stage)
+    assert finding.channel == f"stream 1 of 5{path}"
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("kind", [int, float, str, Decimal])
+def test_a_number_is_found_in_every_type(stage, kind, sign):
+    """JavaScript knows only doubles, and a booking may be negative."""
+    alice, bob, _ = stage.users
+    alice.observe({"balance": kind(sign * bob.number("balance"))})
+    [finding] = findings(stage)
+    assert finding.summary == "user-00 received the secret 'balance' of user-01"
 
 
 def test_a_secret_of_an_earlier_test_is_a_finding(stage):

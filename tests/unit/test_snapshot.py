@@ -74,6 +74,19 @@ class Response:
     content = b"body"
 
 
+class Streaming:
+    status = 200
+    headers = {}  # noqa: RUF012
+
+
+class Headers(list):
+    items = list.__iter__
+
+
+class Empty(Response):
+    content = None
+
+
 class Unread(Response):
     text = "from text"
 
@@ -118,8 +131,9 @@ def test_plain_values_stay_what_they_are(value):
         ({b"k": 1, 2: 3}, {"k": 1, "2": 3}),
         ({1: "a", "1": "b"}, {"1": "a", "1'": "b"}),
         (Behind, repr(Behind)),
-        (Response(), {"status": 200, "headers": [["a", "b"]], "body": b"body"}),
-        (Unread(), {"status": 200, "headers": [["a", "b"]], "body": "from text"}),
+        (Response(), {"status": 200, "headers": {"a": "b"}, "body": b"body"}),
+        (Unread(), {"status": 200, "headers": {"a": "b"}, "body": "from text"}),
+        (Empty(), {"status": 200, "headers": {"a": "b"}, "body": None}),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -129,9 +143,36 @@ def test_every_kind_of_value_is_taken_apart(value, expected):
 
 
 def test_what_has_no_order_is_a_bag():
-    """Sets and headers compare without order."""
+    """Sets compare without order."""
     assert isinstance(snapshot({1, 2}), Bag)
-    assert isinstance(snapshot(Response())["headers"], Bag)
+
+
+def test_headers_are_named_without_case_and_may_be_repeated():
+    """A header that varies hides no other one."""
+    response = Response()
+    response.headers = Headers([("Set-Cookie", "a=1"), ("ETag", "x"), ("set-cookie", "b=2"), ("Set-cookie", "c=3")])
+    assert snapshot(response)["headers"] == {"set-cookie": ["a=1", "b=2", "c=3"], "etag": "x"}
+
+
+@pytest.mark.parametrize("name", ["content", "text"])
+def test_a_response_whose_body_cannot_be_seen_is_refused(name):
+    """Nothing in it would have been seen: a stream, or a method that has to be awaited."""
+    response = Streaming()
+    setattr(response, name, lambda: "later")
+    with pytest.raises(MisuseError, match="a Streaming whose body has not been read"):
+        snapshot(response)
+
+
+def test_what_ended_a_run_can_always_be_copied():
+    """An error with an iterator, an unread response or a broken text in it is not the test's misuse."""
+
+    class Broken(Exception):
+        def __str__(self):
+            raise KeyError("no text")
+
+    seen = snapshot(Broken(iter([1]), Streaming()))
+    assert seen["text"] == "<KeyError while it was printed>"
+    assert seen["args"] == ["an iterator (list_iterator)", "a Streaming"]
 
 
 def test_of_a_stranger_its_own_data_is_taken_and_what_hangs_behind_is_not():
