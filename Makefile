@@ -31,7 +31,7 @@ bench: .venv/installed
 	$(PYTEST) benchmarks -p no:cacheprovider $(ARGS)
 
 soak: .venv/installed
-	$(PYTEST) tests -m soak --override-ini=addopts= $(ARGS)
+	$(PYTEST) tests -m soak $(ARGS)
 
 clean:
 	rm -rf .venv build dist .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -199,7 +199,7 @@ class Play:
         while rest is None or rest.step is not Step.STOP:
             runs = yield Scene(phase, self.cast.users(users), patience_s, self.plan.rate, pause_s)
             self._judge.hear(self._evidence(phase, runs, replay), story)
-            if rest is None:
+            if rest is None and self.plan.rate is None:  # paced arrivals are meant to be apart
                 self._warn_of_a_queue(runs)
             if self.findings or not self.plan.budgets:
                 return

@@ -236,6 +236,8 @@ class Collected:
                 session.exitstatus = session.exitstatus or pytest.ExitCode.USAGE_ERROR
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if not self.results and not self._errors:
+            return
         from pytest_isolation.reports.terminal import show
 
         show(terminalreporter, list(self.results.values()), self._state.settings, self._state.seed, self._errors)

@@ -32,6 +32,9 @@ class Inbox:
         """Deliver an event; a slow listener delays nobody."""
         self.dropped += len(self._events) == self._events.maxlen
         self._events.append(event)
+        self._wake()
+
+    def _wake(self) -> None:
         while self._waiting:
             waiter = self._waiting.popleft()
             if not waiter.done():
@@ -43,7 +46,12 @@ class Inbox:
         while not self._events:
             waiter = asyncio.get_running_loop().create_future()
             self._waiting.append(waiter)
-            await waiter
+            try:
+                await waiter
+            except asyncio.CancelledError:
+                if waiter.done() and not waiter.cancelled():
+                    self._wake()  # the event came in that moment, and is for whoever waits next
+                raise
         return self._events.popleft()
 
     def pending(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -13,7 +14,9 @@ from sqlalchemy import event, select, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
+from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry, QueuePool
+
+_NOT_RUNNING = "the database is not running: await start() first"
 
 
 class Base(DeclarativeBase):
@@ -41,11 +44,12 @@ class UserSession:
         user_id: whose rows it reads and writes.
     """
 
-    __slots__ = ("_session", "_user_id")
+    __slots__ = ("_closed", "_session", "_user_id")
 
     def __init__(self, session: AsyncSession, user_id: str) -> None:
         self._session = session
         self._user_id = user_id
+        self._closed = False
 
     async def __aenter__(self) -> Self:
         return self
@@ -53,24 +57,36 @@ class UserSession:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
-        # Shielded by SQLAlchemy itself: AsyncSession closes in a task of its own when it is cancelled.
-        await self._session.__aexit__(kind, error, where)
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Give the connection back; a second time does nothing."""
+        self._closed = True
+        # Shielded, because a cancellation in between would lose the connection to the pool for good.
+        await asyncio.shield(self._session.close())
 
     async def ping(self) -> None:
         """One round trip to the database."""
-        await self._session.execute(text("select 1"))
+        await self._open().execute(text("select 1"))
 
     async def save(self, text: str) -> None:
         """Store a text of this user."""
-        self._session.add(Note(user_id=self._user_id, text=text))
-        await self._session.commit()
+        session = self._open()
+        session.add(Note(user_id=self._user_id, text=text))
+        await session.commit()
 
     async def load(self) -> Sequence[str]:
         """Every text of this user, oldest first."""
         mine = select(Note.text).where(Note.user_id == self._user_id).order_by(Note.id)
-        texts = (await self._session.scalars(mine)).all()
-        await self._session.rollback()  # a reader that keeps its transaction open keeps writers waiting
+        session = self._open()
+        texts = (await session.scalars(mine)).all()
+        await session.rollback()  # a reader that keeps its transaction open keeps writers waiting
         return texts
+
+    def _open(self) -> AsyncSession:
+        if self._closed:  # SQLAlchemy would silently begin anew, with a connection that nobody gives back
+            raise RuntimeError("this session has been closed")
+        return self._session
 
 
 class Database:
@@ -83,6 +99,7 @@ class Database:
     def __init__(self, url: str | None = None) -> None:
         self._url = url
         self._cleanup = AsyncExitStack()
+        self._engine: AsyncEngine | None = None
         self._sessions: async_sessionmaker[AsyncSession] | None = None
 
     async def start(self) -> None:
@@ -93,12 +110,21 @@ class Database:
         if engine.dialect.name == "sqlite":
             event.listen(engine.sync_engine, "connect", _tune_sqlite)
         await _make_tables(engine)
+        self._engine = engine
         self._sessions = async_sessionmaker(engine, expire_on_commit=False)
 
     async def aclose(self) -> None:
         """Close every connection."""
-        self._sessions = None
+        self._engine = self._sessions = None
         await self._cleanup.aclose()
+
+    @property
+    def pool(self) -> QueuePool:
+        """The connections."""
+        if self._engine is None:
+            raise RuntimeError(_NOT_RUNNING)
+        assert isinstance(self._engine.pool, QueuePool)
+        return self._engine.pool
 
     def session(self, user_id: str) -> UserSession:
         """A session for one request of a user.
@@ -107,7 +133,7 @@ class Database:
             RuntimeError: the database has not been started.
         """
         if self._sessions is None:
-            raise RuntimeError("the database is not running: await start() first")
+            raise RuntimeError(_NOT_RUNNING)
         return UserSession(self._sessions(), user_id)
 
     def _new_file(self) -> str:

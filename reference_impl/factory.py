@@ -19,7 +19,7 @@ class RequestScope:
         context: who asks.
     """
 
-    __slots__ = ("_agents", "_database", "_lease", "_pool", "context")
+    __slots__ = ("_agents", "_database", "_lease", "_pool", "_sessions", "context")
 
     def __init__(self, context: RequestContext, agents: AgentRegistry, pool: EmitterPool, database: Database) -> None:
         self.context = context
@@ -27,6 +27,7 @@ class RequestScope:
         self._pool = pool
         self._database = database
         self._lease: Lease | None = None
+        self._sessions: list[UserSession] = []
 
     async def __aenter__(self) -> Self:
         self._lease = await self._pool.acquire(self.context.user_id)
@@ -36,27 +37,43 @@ class RequestScope:
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
         lease, self._lease = self._lease, None
-        if lease is not None:
-            self._pool.release(lease)  # does not wait, so no cancellation can come between
+        try:
+            while self._sessions:
+                await self._sessions.pop().aclose()
+        finally:
+            if lease is not None:
+                self._pool.release(lease)  # does not wait, so no cancellation can come between
 
     async def agent(self, name: str) -> Agent:
         """A new agent, bound to this request.
 
         Raises:
             LookupError: there is no agent of this name.
+            RuntimeError: the request is not open.
         """
+        self._open()
         return self._agents.find(name)(self)
 
     async def emit(self, kind: str, data: Mapping[str, Any]) -> None:
         """Send an event to every inbox of this request's user.
 
         Raises:
-            RuntimeError: the request has ended.
+            RuntimeError: the request is not open.
         """
-        if self._lease is None:
-            raise RuntimeError(f"{self.context!r} has ended: it sends nothing any more")
-        self._lease.emit(kind, data)
+        self._open().emit(kind, data)
 
     def session(self) -> UserSession:
-        """A database session of this request's user."""
-        return self._database.session(self.context.user_id)
+        """A database session of this request's user; what is still open when the request ends is closed with it.
+
+        Raises:
+            RuntimeError: the request is not open.
+        """
+        self._open()
+        session = self._database.session(self.context.user_id)
+        self._sessions.append(session)
+        return session
+
+    def _open(self) -> Lease:
+        if self._lease is None:
+            raise RuntimeError(f"{self.context!r} is not open: a late task of it does nothing any more")
+        return self._lease

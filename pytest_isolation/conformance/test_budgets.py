@@ -26,11 +26,17 @@ def a_user() -> str:
 @pytest.mark.latency(span="context.cleanup", p95_ms=5)
 async def test_context(isolation_backend: Backend, latency: Latency) -> None:
     """A request's scope is opened within 10 ms and cleaned up within 5 ms."""
-    scope = isolation_backend.request(a_user())
+    user_id = a_user()
+    scope = isolation_backend.request(user_id)
     async with latency.span("context.create"):
-        await scope.__aenter__()
-    async with latency.span("context.cleanup"):
-        await scope.__aexit__(None, None, None)
+        request = await scope.__aenter__()
+    try:  # what has been used is dearer to clean up
+        await request.emit("agent_thinking", {"about": user_id})
+        async with request.session() as session:
+            await session.ping()
+    finally:
+        async with latency.span("context.cleanup"):
+            await scope.__aexit__(None, None, None)
 
 
 @pytest.mark.latency(span="agent.create", p95_ms=10)

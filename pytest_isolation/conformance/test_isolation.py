@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 if TYPE_CHECKING:
@@ -19,6 +21,12 @@ crowds = pytest.mark.parametrize(
     "crowd",
     [pytest.param(users, marks=pytest.mark.isolation(users=users), id=f"{users}-users") for users in (100, 200)],
 )
+
+
+@pytest.fixture
+def request_ids() -> set[str]:
+    """Of all requests of a crowd."""
+    return set()
 
 
 class Interrupted(Exception):
@@ -37,10 +45,14 @@ async def watch(user: User, inbox: Inbox, request: Request) -> None:
 
 
 @crowds
-async def test_own_data_only(user: User, isolation_backend: Backend, agent_kind: str, crowd: int) -> None:
-    """A user reads back what it wrote, and nothing of anybody else."""
+async def test_own_data_only(
+    user: User, isolation_backend: Backend, agent_kind: str, request_ids: set[str], crowd: int
+) -> None:
+    """A user reads back what it wrote, and nothing of anybody else; no two requests have the same id."""
     async with isolation_backend.request(user.id) as request:
         user.observe(request.context.user_id, "context")
+        assert request.context.request_id not in request_ids
+        request_ids.add(request.context.request_id)
         async with request.session() as session:
             await session.save(user.secret("note"))
             user.observe(await session.load(), "database")
@@ -72,6 +84,19 @@ async def test_state_after_an_error(user: User, isolation_backend: Backend, agen
         async with isolation_backend.request(user.id) as request:
             agent = await request.agent(agent_kind)
             user.observe(await agent.run(user.secret("after")))
+            await watch(user, inbox, request)
+
+
+@crowds
+async def test_late_events(user: User, isolation_backend: Backend, crowd: int) -> None:
+    """An event that is sent through a request that has ended reaches nobody else: it is refused, or stays at home."""
+    async with isolation_backend.connect(user.id) as inbox:
+        async with isolation_backend.request(user.id) as ended:
+            await ended.emit("agent_thinking", {"about": user.secret("early")})
+        async with isolation_backend.request(user.id) as request:
+            await anyio.lowlevel.checkpoint()  # what the first request used may belong to somebody else by now
+            with contextlib.suppress(Exception):  # how a backend refuses is its own affair
+                await ended.emit("agent_thinking", {"about": user.secret("late")})
             await watch(user, inbox, request)
 
 

@@ -173,8 +173,6 @@ def show(
     terminal: pytest.TerminalReporter, results: Sequence[Result], settings: Settings, seed: int, errors: Sequence[str]
 ) -> None:
     """Write the section of a session: with CI mode the table, always what a reader must know."""
-    if not results and not errors:
-        return
     terminal.section("isolation", sep="=")
     for outcome, line in budget_table(results) if settings.budget else ():
         terminal.line(line, **_COLOURS[outcome])

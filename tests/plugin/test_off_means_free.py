@@ -5,9 +5,10 @@ import sys
 
 IMPORTED = """
 import sys
-def pytest_sessionfinish():
+def pytest_unconfigure():
     ours = sorted(name for name in sys.modules if name.startswith("pytest_isolation"))
     heavy = [name for name in ("sqlalchemy", "pympler", "hypothesis", "uvicorn", "httpx", "aiosqlite", "jsonschema") if name in sys.modules]
+    print()
     print("IMPORTED", *ours, *heavy)
 """
 

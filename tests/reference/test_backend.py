@@ -64,13 +64,24 @@ async def test_the_emitter_is_returned_whatever_happens(how):
         assert backend._pool.figures.in_use == 0
 
 
-async def test_a_request_that_has_ended_sends_nothing():
-    """A late task holds on to its scope."""
+async def test_a_request_that_has_ended_does_nothing_any_more():
+    """A late task holds on to its scope, its session or its agent."""
     async with running() as backend:
         async with backend.request("alice") as request:
-            pass
-        with pytest.raises(RuntimeError, match="has ended"):
-            await request.emit("agent_started", {})
+            session, agent = request.session(), await request.agent("chat")
+            await session.save("note")
+        assert backend._database.pool.checkedout() == 0
+        for late in (
+            lambda: request.emit("agent_started", {}),
+            lambda: request.agent("chat"),
+            lambda: agent.run("late"),
+        ):
+            with pytest.raises(RuntimeError, match="is not open"):
+                await late()
+        with pytest.raises(RuntimeError, match="is not open"):
+            request.session()
+        with pytest.raises(RuntimeError, match="has been closed"):
+            await session.load()
 
 
 async def test_an_unknown_agent_is_named_with_those_that_there_are():

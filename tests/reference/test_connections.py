@@ -61,6 +61,17 @@ async def test_an_event_is_not_lost_with_a_cancelled_receiver():
     assert await inbox.receive() == {"n": 1}
 
 
+async def test_the_wake_up_of_a_cancelled_receiver_goes_to_the_next_one():
+    """The event arrives in the very moment in which the first one gives up."""
+    inbox = Inbox()
+    first, second = (asyncio.create_task(inbox.receive()) for _ in range(2))
+    await asyncio.sleep(0)
+    inbox.put({"n": 1})
+    first.cancel()
+    async with asyncio.timeout(5):
+        assert await second == {"n": 1}
+
+
 async def test_a_slow_listener_loses_its_oldest_events_and_it_is_counted():
     """It delays nobody, and its memory is bounded."""
     inbox = Inbox(limit=2)
