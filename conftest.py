@@ -16,7 +16,7 @@ from sybil.parsers.markdown import CodeBlockParser
 pytest_plugins = ["pytester"]
 
 _NAME = re.compile(r"# (\w+\.py)\n")
-_INI = "[pytest]\nasyncio_default_fixture_loop_scope = function\n"
+_INI = "[pytest]\nasyncio_default_fixture_loop_scope = function\naddopts = -p no:cacheprovider\n"
 
 
 def _write(example: Example) -> None:
@@ -31,7 +31,7 @@ def _run(example: Example) -> None:
     command, *expected = example.parsed.rstrip("\n").split("\n")
     if not command.startswith("$ pytest") or not expected:
         return
-    arguments = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *command.split()[2:]]
+    arguments = [sys.executable, "-m", "pytest", *command.split()[2:]]
     done = subprocess.run(  # noqa: S603 - what our own documents say
         arguments, cwd=example.namespace["folder"], capture_output=True, text=True, check=False
     )

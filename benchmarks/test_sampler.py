@@ -9,7 +9,7 @@ from pytest_isolation.latency.sampler import Limits, sample_async, sample_sync
 from pytest_isolation.latency.spans import Ledger
 from pytest_isolation.model import Budget
 
-# A budget at the median never decides, so that every sample is taken.
+# A budget so far out that no number of samples decides it, so that every one of them is taken.
 UNDECIDABLE = Limits(seconds=60, samples=4000, warm_up=5)
 
 
@@ -81,6 +81,19 @@ def test_async_wall_against_a_bare_awaited_loop(benchmark, figure):
         details=f"{mine * 1e6:.1f} / {theirs * 1e6:.1f} µs",
     )
     benchmark.pedantic(lambda: asyncio.run(ours(hundred_microseconds, 200)), rounds=5)
+
+
+def test_async_wall_of_a_trivial_body(benchmark, figure):
+    """What a sample costs beside itself: a task, a Context, two looks at the clock, the gates."""
+    mine, theirs, ratio = interleaved(async_wall(ours, trivial, 4000), async_wall(bare, trivial, 4000), 11)
+    figure(
+        "async wall per sample / bare awaited loop, await sleep(0)",
+        ratio,
+        "×",
+        most=6,
+        details=f"{mine * 1e6:.1f} / {theirs * 1e6:.1f} µs",
+    )
+    benchmark.pedantic(lambda: asyncio.run(ours(trivial, 1000)), rounds=3)
 
 
 def test_sync_sample_against_pytest_benchmark(benchmark, figure):

@@ -275,7 +275,7 @@ class Play:
                 "an earlier test could be seen"
             )
         if runs:
-            self._phases["test"] += len(runs)
+            self._phases["test"] += len(self.players) or len(runs)
             self._judge.look_for_canaries(self._evidence("test", runs, str(Token(self._seed))), Story(()))
 
     def include(self, other: Play, findings: bool) -> None:

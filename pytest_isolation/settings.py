@@ -202,6 +202,8 @@ def read_settings(config: pytest.Config, environment: Mapping[str, str] = os.env
         ):
             if raw is not None:
                 value = _read(setting, where, raw)
+                if setting.name == "report" and where.startswith(setting.ini):
+                    value = tuple(config.rootpath / path for path in value)
                 ini_users = setting.name == "users" and where.startswith(setting.ini)
                 values["default_users" if ini_users else setting.name] = value
                 break

@@ -10,7 +10,18 @@ from pytest_isolation.model import Evidence, Finding, Kind, Observation, Run
 from pytest_isolation.users import canary
 from pytest_isolation.users.cast import is_foreign, is_shared
 from pytest_isolation.users.snapshot import snapshot
-from pytest_isolation.users.transcript import Atom, Story, by_channel, labeller, leaves, place, plainly, rename, shorten
+from pytest_isolation.users.transcript import (
+    NOBODY,
+    Atom,
+    Story,
+    by_channel,
+    labeller,
+    leaves,
+    place,
+    plainly,
+    rename,
+    shorten,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +100,7 @@ def _finding(evidence: Evidence, story: Story, run: Run, found: Sequence[_Sighti
         summary=f"{run.user} received {_whose(evidence, first.hit)}",
         channel=f"{where}{form}{more}",
         expected=story.expected(run.user, first.channel, first.position, first.path),
-        seen=shorten(plainly(first.value, label)),
+        seen=shorten(plainly(first.value, labeller(evidence, NOBODY))),
         replay=evidence.replay,
     )
 

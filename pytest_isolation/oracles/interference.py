@@ -33,6 +33,6 @@ def _finding(evidence: Evidence, story: Story, run: Run, first: Difference, more
         summary=f"{run.user} {what}",
         channel=where + (f", and at {more} more" if more else ""),
         expected=story.address(shorten(first.expected or "nothing"), run.user),
-        seen=shorten(first.seen or "nothing"),
+        seen=story.address(shorten(first.seen or "nothing"), run.user),
         replay=evidence.replay,
     )

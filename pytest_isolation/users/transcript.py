@@ -19,6 +19,7 @@ from pytest_isolation.users.cast import is_shared
 from pytest_isolation.users.snapshot import Bag
 
 SHARED = "<shared "
+NOBODY = -1
 
 Atom = None | bool | int | float | str | bytes
 
@@ -100,7 +101,10 @@ def rename(value: str | bytes, label: Callable[[canary.Hit], str]) -> str:
 
 
 def labeller(evidence: Evidence, number: int) -> Callable[[canary.Hit], str]:
-    """How one user's story calls canaries: its own by their name alone, so that all users tell the same."""
+    """How one user's story calls canaries: its own by their name alone, so that all users tell the same.
+
+    Told by ``NOBODY``, every canary says whose it is.
+    """
 
     def label(hit: canary.Hit) -> str:
         name = evidence.names.get(hit.name, hit.name or "secret")

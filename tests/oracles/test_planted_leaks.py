@@ -65,6 +65,59 @@ FAULTS = {
         """,
         ["LEAK  solo-01 received the secret 'note' of solo-00", "  channel   response, at $[[]0]"],
     ),
+    "a class-level buffer that is emptied after every request": (
+        """
+        class Collector:
+            lines = []
+            def add(self, line): self.lines.append(line)
+        async def handle(user_id, note):
+            collector = Collector()
+            collector.add(note)
+            await asyncio.sleep(0)
+            answer = {"lines": " ".join(collector.lines)}
+            collector.lines.clear()
+            return answer
+        """,
+        """
+        class Collector:
+            def __init__(self): self.lines = []
+            def add(self, line): self.lines.append(line)
+        async def handle(user_id, note):
+            collector = Collector()
+            collector.add(note)
+            await asyncio.sleep(0)
+            answer = {"lines": " ".join(collector.lines)}
+            collector.lines.clear()
+            return answer
+        """,
+        ["LEAK  user-00 received the secret 'note' of user-0*", "  channel   response, at $.lines"],
+    ),
+    "an emitter that is returned too early": (
+        """
+        class Emitter: pending = ()
+        pool = [Emitter() for _ in range(3)]
+        async def handle(user_id, note):
+            while not pool: await asyncio.sleep(0)
+            emitter = pool.pop()
+            emitter.pending = [{"to": user_id, "text": note}]
+            pool.append(emitter)
+            await asyncio.sleep(0)
+            return [event["text"] for event in emitter.pending]
+        """,
+        """
+        class Emitter: pending = ()
+        pool = [Emitter() for _ in range(3)]
+        async def handle(user_id, note):
+            while not pool: await asyncio.sleep(0)
+            emitter = pool.pop()
+            emitter.pending = [{"to": user_id, "text": note}]
+            await asyncio.sleep(0)
+            sent = [event["text"] for event in emitter.pending]
+            pool.append(emitter)
+            return sent
+        """,
+        ["LEAK  user-00 received the secret 'note' of user-09", "  channel   response, at $[[]0]"],
+    ),
     "a cache keyed without the user": (
         """
         cache = {}

@@ -72,6 +72,29 @@ def test_a_failing_body_closes_it_too(suite):
     result.assert_outcomes(passed=1, failed=1)
 
 
+def test_a_backend_that_fails_to_start_is_closed_all_the_same(suite):
+    """It may have opened half of what it needs."""
+    result = suite(
+        """
+        import pytest, shop
+        @pytest.mark.asyncio
+        async def test(isolation_backend): pass
+        def test_closed(): assert shop.log == ["start", "close"]
+        """,
+        "--isolation-backend=shop:create",
+        shop=SHOP.replace('log.append("start")', 'log.append("start")\n            raise OSError("no server")'),
+    )
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["E *OSError: no server"])
+
+
+def test_a_sync_test_cannot_have_it(suite):
+    """Nobody could start it."""
+    result = suite("def test(isolation_backend): pass", "--isolation-backend=shop:create", shop=SHOP)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*`isolation_backend` is started in the loop of an async test, and this one is sync*"])
+
+
 def test_a_backend_that_does_not_close_is_cancelled_and_named(suite, monkeypatch):
     """A test run must come to its end."""
     import pytest_isolation.stand_in as stand_in
@@ -157,7 +180,7 @@ def test_the_conformance_suite_accuses_a_leaky_backend(suite):
         create = Leaky
         """,
     )
-    result.assert_outcomes(failed=1, deselected=7)
+    result.assert_outcomes(failed=1, deselected=9)
     result.stdout.fnmatch_lines(
         [
             "LEAK  solo-01 received the secret 'note' of solo-00",

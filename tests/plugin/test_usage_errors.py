@@ -194,6 +194,20 @@ def test_pytest_run_parallel_is_refused(suite, pytester):
     assert_refused(result, "test_it.py::test_one", "run with --parallel-threads=1")
 
 
+@pytest.mark.parametrize("marker", ["parallel_threads(4)", "iterations(3)"])
+def test_the_markers_of_pytest_run_parallel_are_refused_too(suite, pytester, marker):
+    """They do the same for one test."""
+    pytester.makeconftest(
+        """
+        def pytest_configure(config):
+            for name in ("parallel_threads", "iterations"):
+                config.addinivalue_line("markers", f"{name}(n): of pytest-run-parallel")
+        """
+    )
+    source = f"import pytest\n@pytest.mark.{marker}\n@pytest.mark.latency(p95_ms=1)\ndef test_one(): pass"
+    assert_refused(suite(source), "test_it.py::test_one", f"pytest-run-parallel replaces the body ({marker})")
+
+
 def test_all_mistakes_are_named_at_once(suite):
     """Not one a run."""
     result = suite(
