@@ -120,7 +120,10 @@ def test_a_suite_without_marked_tests_shows_nothing(suite):
 
 def test_the_path_in_the_ini_file_is_that_from_the_root_of_the_project(suite, pytester, monkeypatch):
     """Wherever pytest is started."""
-    pytester.makefile(".ini", pytest="[pytest]\nisolation_report = out/report.json\naddopts = -p no:cacheprovider\nasyncio_default_fixture_loop_scope = function")
+    pytester.makefile(
+        ".ini",
+        pytest="[pytest]\nisolation_report = out/report.json\naddopts = -p no:cacheprovider\nasyncio_default_fixture_loop_scope = function",
+    )
     folder = pytester.mkdir("folder")
     pytester.makepyfile(**{"folder/test_below": "import pytest\n@pytest.mark.latency(p95_ms=500)\ndef test(): pass"})
     monkeypatch.chdir(folder)

@@ -1,0 +1,57 @@
+"""Messages between replicas through pub/sub of Redis or Valkey."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from reference_impl.broker import CHANNEL
+
+FAILED: tuple[type[Exception], ...] = (RedisError,)
+
+
+class RedisLink:
+    """One connection to Redis or Valkey, for one task.
+
+    Args:
+        url: ``redis://…``, ``rediss://…`` or ``valkey://…``.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._client = Redis.from_url(
+            url.replace("valkey://", "redis://", 1),
+            single_connection_client=True,
+            decode_responses=True,
+            socket_connect_timeout=2.0,
+            socket_keepalive=True,
+            retry=Retry(NoBackoff(), 0),  # whether and when to try again is the broker's business
+        )
+        self._subscription = self._client.pubsub(ignore_subscribe_messages=True)
+
+    async def publish(self, messages: Sequence[str]) -> None:
+        """Pass messages on, in one round trip."""
+        pipeline = self._client.pipeline(transaction=False)
+        for message in messages:
+            pipeline.publish(CHANNEL, message)
+        await pipeline.execute()
+
+    async def listen(self, listening: Callable[[], None], receive: Callable[[str], None]) -> None:
+        """Receive messages until the connection breaks."""
+        await self._subscription.subscribe(CHANNEL)
+        # The answer to SUBSCRIBE is the first thing that arrives; from then on nothing is missed.
+        await self._subscription.get_message(timeout=None)
+        listening()
+        while True:
+            message = await self._subscription.get_message(timeout=None)
+            if message is not None and isinstance(message.get("data"), str):
+                receive(message["data"])
+
+    async def aclose(self) -> None:
+        """Close the connection, whatever was under way on it."""
+        await self._subscription.aclose()  # type: ignore[no-untyped-call]
+        await self._client.aclose()
+        await self._client.connection_pool.disconnect(inuse_connections=True)
