@@ -7,21 +7,25 @@ import gc
 import statistics
 import threading
 import tracemalloc
+from collections import deque
 from collections.abc import AsyncIterator
 from functools import lru_cache
 from time import perf_counter
 
 from dishka import Provider, Scope, make_async_container
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from conftest import interleaved
 from reference_impl.agents import Agent, AgentRegistry, Recipe
+from reference_impl.backend import ReferenceBackend
 from reference_impl.connections import Connections
 from reference_impl.context import RequestContext
 from reference_impl.database import Database
 from reference_impl.emitters import Emitter, EmitterPool
 from reference_impl.factory import RequestFactory, RequestScope
 from reference_impl.metrics import Metrics
-from reference_impl.settings import BALANCED
+from reference_impl.settings import BALANCED, Settings
 
 ROUNDS = 15
 
@@ -321,3 +325,86 @@ def _stampede() -> int:
     for thread in threads:
         thread.join()
     return registry.figures.loads
+
+
+class BareRequest:
+    """The least that does the same work: a context, an agent, two events into the user's own queue."""
+
+    __slots__ = ("agent", "context", "events")
+
+    def __init__(self, events) -> None:
+        self.events = events
+
+    async def __aenter__(self):
+        context = self.context = RequestContext("alice")
+        self.agent = Sessions(context)
+        return self
+
+    async def emit(self, kind, data):
+        self.events.append({"kind": kind, **data})
+
+    async def __aexit__(self, *_):
+        self.context = self.agent = None
+
+
+def test_whole_request(benchmark, figure):
+    """With everything checked and measured, beside the least that does the same."""
+    count = 3000
+
+    async def ours_work(with_session: bool) -> float:
+        backend = ReferenceBackend(Settings())
+        await backend.start()
+        try:
+            async with backend.connect("alice") as inbox:
+                return await _timed(lambda: _request(backend, inbox, with_session), 300 if with_session else count)
+        finally:
+            await backend.aclose()
+
+    async def bare_work(with_session: bool) -> float:
+        database, events = Database(), deque(maxlen=1000)
+        await database.start()
+        engine = await database._engine()
+
+        async def request():
+            async with BareRequest(events) as scope:
+                await scope.emit("agent_started", {"user": "alice"})
+                if with_session:
+                    async with AsyncSession(engine) as session:
+                        await session.execute(text("select 1"))
+                await scope.emit("agent_completed", {"answer": "alice"})
+            events.clear()
+
+        try:
+            return await _timed(request, 300 if with_session else count)
+        finally:
+            await database.aclose()
+
+    for with_session, aim in ((False, 3), (True, 1.25)):
+        mine, theirs, ratio = interleaved(
+            lambda s=with_session: asyncio.run(ours_work(s)), lambda s=with_session: asyncio.run(bare_work(s)), 9
+        )
+        what = "with the same session" if with_session else "without database"
+        details = f"{mine * 1e6:.1f} / {theirs * 1e6:.1f} µs"
+        figure(f"whole request, {what} / bare minimum", ratio, "×", most=aim, details=details)
+    benchmark.pedantic(lambda: None, rounds=1)
+
+
+async def _request(backend, inbox, with_session):
+    async with backend.request("alice") as request:
+        await request.emit("agent_started", {"user": "alice"})
+        await request.agent("chat")
+        if with_session:
+            async with request.session() as session:
+                await session.ping()
+        await request.emit("agent_completed", {"answer": "alice"})
+    while inbox.pending():
+        await inbox.receive()
+
+
+async def _timed(work, count):
+    for _ in range(20):
+        await work()
+    begun = perf_counter()
+    for _ in range(count):
+        await work()
+    return (perf_counter() - begun) / count

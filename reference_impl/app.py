@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import orjson
@@ -69,6 +70,7 @@ class Application:
         self.tokens = Tokens(backend.settings.token_secret)
         self.alerts = Alerts(backend.metrics)
         self._draining = False
+        self._sending: dict[WebSocket, float] = {}
 
     def starlette(self) -> Starlette:
         """The ASGI application."""
@@ -146,17 +148,27 @@ class Application:
 
     async def _converse(self, websocket: WebSocket, inbox: Inbox) -> None:
         """Send until the user leaves or the server ends; what the user says is not listened to."""
-        sending = asyncio.create_task(self._send(websocket, inbox))
-        leaving = asyncio.create_task(_left(websocket))
+        tasks = [
+            asyncio.create_task(work)
+            for work in (self._send(websocket, inbox), _left(websocket), self._grown_slow(websocket))
+        ]
         try:
-            await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
-            if not leaving.done():
-                code, reason = sending.result()
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if tasks[1] not in done:
+                code, reason = done.pop().result() or (1006, "gone")
                 await websocket.close(code, reason)
         finally:
-            for task in (sending, leaving):
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(sending, leaving, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _grown_slow(self, websocket: WebSocket) -> tuple[int, str]:
+        """Wait until the socket takes too long for one message; cheaper than a timer for every message."""
+        while True:
+            since = self._sending.get(websocket)
+            if since is not None and perf_counter() - since > _SLOW_SOCKET_S:
+                return 1013, "too slow"
+            await asyncio.sleep(_SLOW_SOCKET_S / 2)
 
     async def _send(self, websocket: WebSocket, inbox: Inbox) -> tuple[int, str]:
         """Send what arrives; the code and the reason for which it ended."""
@@ -170,13 +182,13 @@ class Application:
                     content = await inbox.receive()
             except InboxClosed:
                 return 1001, "the server is going away"
+            self._sending[websocket] = perf_counter()
             try:
-                async with asyncio.timeout(_SLOW_SOCKET_S):
-                    await websocket.send({"type": "websocket.send", "text": orjson.dumps(content).decode()})
-            except TimeoutError:
-                return 1013, "too slow"
+                await websocket.send({"type": "websocket.send", "text": orjson.dumps(content).decode()})
             except WebSocketDisconnect:
                 return 1006, "gone"
+            finally:
+                del self._sending[websocket]
 
     async def metrics(self, _request: Request) -> Response:
         """``GET /metrics`` for Prometheus."""
@@ -309,9 +321,10 @@ def _offered(websocket: WebSocket) -> str | None:
     return next(iter(_protocols(websocket)), None)
 
 
-async def _left(websocket: WebSocket) -> None:
+async def _left(websocket: WebSocket) -> tuple[int, str] | None:
     while (await websocket.receive())["type"] != "websocket.disconnect":
         pass
+    return None
 
 
 def create_app(settings: Settings | None = None) -> Starlette:

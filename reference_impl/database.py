@@ -17,7 +17,7 @@ from weakref import WeakSet
 from sqlalchemy import event, select, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry, QueuePool
 
 from reference_impl import postgres
@@ -122,6 +122,10 @@ class UserSession:
     async def ping(self) -> None:
         """One round trip to the database."""
         session = self._session or await self._open()
+        if not session.in_transaction():
+            connection = await session.connection()
+            if connection.dialect.name == "postgresql":
+                return  # to begin a transaction is a round trip, which binds it to the user
         await session.execute(_PING)
 
     async def save(self, text: str) -> None:
@@ -144,15 +148,19 @@ class UserSession:
 
     async def orm(self) -> AsyncSession:
         """The session of SQLAlchemy itself, for what this class has no word for; it is closed with this one."""
-        return self._session or await self._open()
+        session = self._session or await self._open()
+        session.info["own"] = False  # whoever has it may leave anything in the connection
+        if session.in_transaction():
+            (await session.connection()).info.clear()
+        return session
 
     async def _open(self) -> AsyncSession:
         if self._closed:  # SQLAlchemy would silently begin anew, with a connection that nobody gives back
             raise RuntimeError("this session has been closed")
         engine = await self._database._engine()
-        session = self._session = AsyncSession(engine, expire_on_commit=False)
+        session = self._session = self._database._new_session(engine, self._user_id)
         self._since, self._opened_at = monotonic(), _caller()
-        self._database._taken(self, session)
+        self._database._open.add(self)
         return session
 
 
@@ -301,10 +309,10 @@ class Database:
         for name, listener in listeners.items():
             event.listen(engine.sync_engine, name, listener)
 
-    def _taken(self, user_session: UserSession, session: AsyncSession) -> None:
-        self._open.add(user_session)
-        if self._made is not None and self._made.dialect.name == "postgresql":
-            postgres.bind(session.sync_session, user_session._user_id, self._take_role)
+    def _new_session(self, engine: AsyncEngine, user_id: str) -> AsyncSession:
+        info = {"own": True, "user_id": user_id, "take_role": self._take_role}
+        kind = postgres.BoundSession if engine.dialect.name == "postgresql" else Session
+        return AsyncSession(engine, sync_session_class=kind, expire_on_commit=False, info=info)
 
     def _returned(self, user_session: UserSession) -> None:
         self._open.discard(user_session)

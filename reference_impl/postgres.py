@@ -66,34 +66,42 @@ def protect(connection: Connection, table: str) -> bool:
     return True
 
 
-def bind(session: Session, user_id: str, take_role: bool) -> None:
-    """Bind every transaction of a session to its user.
+class BoundSession(Session):
+    """A session whose every transaction is bound to ``info["user_id"]``.
 
-    Args:
-        session: of one request.
-        user_id: whose rows it works on.
-        take_role: the connecting role passes by every policy.
+    ``info["take_role"]``: the connecting role passes by every policy. ``info["own"]``: only statements of this
+    package run in it, which leave nothing in the connection.
     """
-    statement = "SELECT set_config('app.user_id', :user_id, true)"
-    if take_role:
-        statement += f", set_config('role', '{ROLE}', true)"
-    bound = text(statement)
 
-    @event.listens_for(session, "after_begin")
-    def _bind(_session: Session, _transaction: object, connection: Connection) -> None:
-        connection.execute(bound, {"user_id": user_id})
+
+@event.listens_for(BoundSession, "after_begin")
+def _bind(session: Session, _transaction: object, connection: Connection) -> None:
+    info = session.info
+    connection.info[_CLEAN] = info["own"]
+    # Straight to the driver: SQLAlchemy would take longer to look at the statement than PostgreSQL to execute it.
+    mark = "$1" if connection.dialect.driver == "asyncpg" else "%s"
+    role = f", set_config('role', '{ROLE}', true)" if info["take_role"] else ""
+    connection.exec_driver_sql(f"SELECT set_config('app.user_id', {mark}, true){role}", (info["user_id"],))
 
 
 def reset_on_return(engine: Engine) -> None:
-    """Have every connection forget who used it, when it is returned to the pool."""
+    """Have every connection forget who used it, when it is returned to the pool.
+
+    A connection on which only statements of this package ran has nothing to forget but its transaction; whoever took
+    it in another way, or handed it on, may have left anything.
+    """
 
     @event.listens_for(engine, "reset")
     def _reset(connection: DBAPIConnection, entry: ConnectionPoolEntry, state: PoolResetState) -> None:
         if state.terminate_only:  # it is thrown away, without a word to the server
             return
         connection.rollback()
-        _forget(connection)
+        if not entry.info.get(_CLEAN):
+            _forget(connection)
         entry.info.clear()
+
+
+_CLEAN = "reference_impl.clean"
 
 
 def _forget(connection: Any) -> None:
