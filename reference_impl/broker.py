@@ -276,11 +276,11 @@ def make_broker(url: str | None) -> Broker:
         if extra == "valkey":
             from reference_impl.broker_redis import FAILED, RedisLink
 
-            return RemoteBroker(lambda: RedisLink(url), FAILED)
+            return RemoteBroker(lambda: RedisLink(url, CHANNEL), FAILED)
         from reference_impl.broker_postgres import FAILED as FAILED_POSTGRES
         from reference_impl.broker_postgres import PostgresLink
 
-        return RemoteBroker(lambda: PostgresLink(url), FAILED_POSTGRES)
+        return RemoteBroker(lambda: PostgresLink(url, CHANNEL), FAILED_POSTGRES)
     except ImportError as error:
         raise ValueError(
             f"a broker at {scheme}://… needs an extra: pip install 'pytest-isolation[{extra}]' ({error})"

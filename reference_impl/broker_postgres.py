@@ -9,13 +9,10 @@ from secrets import token_hex
 
 import asyncpg
 
-from reference_impl.broker import CHANNEL
-
 FAILED: tuple[type[Exception], ...] = (asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError)
 
 # A notification holds less than 8000 bytes; a longer message goes in parts. Messages are ASCII, so a letter is a byte.
 _PART = 7000
-_CHANNEL = CHANNEL.replace(".", "_")
 
 
 class PostgresLink:
@@ -23,9 +20,11 @@ class PostgresLink:
 
     Args:
         url: ``postgresql://…``; a driver of SQLAlchemy in it is ignored.
+        channel: on which messages go.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, channel: str) -> None:
+        self._channel = channel
         scheme, colon, rest = url.partition(":")
         self._url = f"{scheme.partition('+')[0]}{colon}{rest}"
         self._connection: asyncpg.Connection | None = None
@@ -37,7 +36,7 @@ class PostgresLink:
         """Pass messages on, in one transaction, which keeps their order."""
         connection = await self._open()
         parts = [part for message in messages for part in self._split(message)]
-        await connection.execute("SELECT pg_notify($1, part) FROM unnest($2::text[]) part", _CHANNEL, parts)
+        await connection.execute("SELECT pg_notify($1, part) FROM unnest($2::text[]) part", self._channel, parts)
 
     async def listen(self, listening: Callable[[], None], receive: Callable[[str], None]) -> None:
         """Receive messages until the connection breaks."""
@@ -49,7 +48,7 @@ class PostgresLink:
                 receive(message)
 
         connection.add_termination_listener(lambda _connection: broken.set())
-        await connection.add_listener(_CHANNEL, notified)
+        await connection.add_listener(self._channel, notified)
         listening()
         await broken.wait()
         raise asyncpg.InterfaceError("the connection to PostgreSQL is gone")

@@ -9,8 +9,6 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from reference_impl.broker import CHANNEL
-
 FAILED: tuple[type[Exception], ...] = (RedisError,)
 
 
@@ -19,9 +17,11 @@ class RedisLink:
 
     Args:
         url: ``redis://…``, ``rediss://…`` or ``valkey://…``.
+        channel: on which messages go.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, channel: str) -> None:
+        self._channel = channel
         self._client = Redis.from_url(
             url.replace("valkey://", "redis://", 1),
             single_connection_client=True,
@@ -36,12 +36,12 @@ class RedisLink:
         """Pass messages on, in one round trip."""
         pipeline = self._client.pipeline(transaction=False)
         for message in messages:
-            pipeline.publish(CHANNEL, message)
+            pipeline.publish(self._channel, message)
         await pipeline.execute()
 
     async def listen(self, listening: Callable[[], None], receive: Callable[[str], None]) -> None:
         """Receive messages until the connection breaks."""
-        await self._subscription.subscribe(CHANNEL)
+        await self._subscription.subscribe(self._channel)
         # The answer to SUBSCRIBE is the first thing that arrives; from then on nothing is missed.
         await self._subscription.get_message(timeout=None)
         listening()

@@ -10,6 +10,7 @@ import asyncio
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from math import ceil, inf, sqrt
 from random import random
 from time import perf_counter, time
@@ -122,14 +123,18 @@ class Series:
 class Timed:
     """Times a block, with ``with`` or ``async with``; what the block raises passes through."""
 
-    __slots__ = ("_begun", "_critical", "_metrics", "_series")
+    __slots__ = ("_begun", "_critical", "_metrics", "_series", "_span")
 
     def __init__(self, metrics: Metrics, series: Series, critical: bool) -> None:
         self._metrics = metrics
         self._series = series
         self._critical = critical
+        self._span: AbstractContextManager[object] | None = None
 
     def __enter__(self) -> Self:
+        if self._metrics._spans is not None:
+            self._span = self._metrics._spans(self._series.name, dict(self._series.tags))
+            self._span.__enter__()
         self._begun = perf_counter()
         return self
 
@@ -137,15 +142,16 @@ class Timed:
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
         self._metrics._ended(self._series, perf_counter() - self._begun, kind, self._critical)
+        if self._span is not None:
+            self._span.__exit__(kind, error, where)
 
     async def __aenter__(self) -> Self:
-        self._begun = perf_counter()
-        return self
+        return self.__enter__()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
-        self._metrics._ended(self._series, perf_counter() - self._begun, kind, self._critical)
+        self.__exit__(kind, error, where)
 
 
 class Metrics:
@@ -168,6 +174,7 @@ class Metrics:
         self._counters: dict[tuple[str, Tags], float] = {}
         self._gauges: dict[tuple[str, Tags], float] = {}
         self._details: deque[Detail] = deque(maxlen=details)
+        self._spans: Callable[[str, Mapping[str, str]], AbstractContextManager[object]] | None = None
         self._watch: Callable[[Series], tuple[float, Callable[[Series, float], None]] | None] = lambda _series: None
 
     def timed_operation(self, name: str, tags: Mapping[str, str] | None = None, *, critical: bool = False) -> Timed:
@@ -234,6 +241,14 @@ class Metrics:
         self._watch = choose
         for series in self:
             self._look_out(series)
+
+    def trace(self, span: Callable[[str, Mapping[str, str]], AbstractContextManager[object]]) -> None:
+        """Put a span around every timed block.
+
+        Args:
+            span: makes one, from the name and the tags of the operation.
+        """
+        self._spans = span
 
     def __iter__(self) -> Iterator[Series]:
         yield from list(self._plain.values())

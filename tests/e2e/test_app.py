@@ -120,6 +120,26 @@ async def test_personal_answers_stay_out_of_every_cache_and_files_may_be_kept(se
     assert "public" not in missing.headers["cache-control"]
 
 
+async def test_a_socket_that_is_never_read_harms_nobody_else(serve, sockets):
+    """Another tab of the same user, and everybody else, receive everything."""
+    app = serve(inbox_limit="50")
+    headers = bearer("alice")["authorization"]
+    reader, writer = await asyncio.open_connection("127.0.0.1", app.port, limit=1024)
+    writer.write(
+        f"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nAuthorization: {headers}\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n".encode()
+    )
+    assert b"101" in await reader.readline()
+    writer.transport.pause_reading()
+    async with app.client() as client, sockets(app.socket("alice"), app.socket("bob")) as (tab, bob):
+        for turn in range(40):
+            big = f"{turn} " + "x" * 30_000
+            await app.chat(client, "alice", big, thread="a") if turn < 5 else await app.chat(client, "bob", "hi")
+        assert len(await events(tab, 25)) == 25
+        assert len(await events(bob, 175)) == 175
+    writer.close()
+
+
 async def test_health_says_what_is_known(serve):
     """And nothing that was not measured is healthy."""
     app = serve()

@@ -216,7 +216,7 @@ async def test_a_start_that_is_cancelled_leaves_nothing(monkeypatch):
 @given(st.text(max_size=30_000), st.integers(1, 3))
 async def test_long_messages_survive_their_parts(text, copies):
     """Cut at any length, in order."""
-    link = PostgresLink("postgresql://nobody")
+    link = PostgresLink("postgresql://nobody", "x")
     messages = [json.dumps([n, text]) for n in range(copies)]
     joined = [link._join(part) for message in messages for part in link._split(message)]
     assert [message for message in joined if message is not None] == messages
