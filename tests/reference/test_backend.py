@@ -8,6 +8,7 @@ import tracemalloc
 from contextlib import asynccontextmanager
 
 import pytest
+from pympler import asizeof
 
 from reference_impl import ReferenceBackend, create_backend
 from reference_impl.agents import Agent
@@ -233,6 +234,15 @@ async def test_an_open_request_is_small():
         finally:
             tracemalloc.stop()
     assert held < 5000
+
+
+async def test_what_a_request_holds_of_its_own_is_small():
+    """As pympler sees it, without what all requests share."""
+    async with running() as backend, backend.request("alice", thread_id="t") as request:
+        await request.emit("agent_thinking", {"about": "x"})
+        shared = asizeof.asizeof(request._factory)
+        assert asizeof.asizeof(request) - shared < 5000
+        assert asizeof.asizeof(request.context) < 1000
 
 
 @pytest.mark.parametrize("preset", sorted(PRESETS))
