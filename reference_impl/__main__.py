@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from dataclasses import replace
 
@@ -58,7 +59,8 @@ def main(arguments: list[str] | None = None) -> None:
         log_level="info",
     )
     server = Server(config, application)
-    server.run()
+    with contextlib.suppress(KeyboardInterrupt):  # raised again once everything has ended
+        server.run()
     if not server.started:
         sys.exit(3)
 

@@ -87,7 +87,7 @@ class Summary:
 
 
 class Alerts:
-    """Watches every operation, not only those that are kept in detail.
+    """Watches every operation that is measured, not only those that are kept in detail.
 
     Args:
         metrics: what is measured.

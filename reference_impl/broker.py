@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from contextvars import Context
@@ -23,6 +24,8 @@ from typing import Any, Protocol
 from reference_impl.connections import Event
 
 Deliver = Callable[[str, Event], int]
+
+_log = logging.getLogger(__name__)
 
 VERSION = 1
 CHANNEL = "isolation.events"
@@ -177,6 +180,7 @@ class RemoteBroker:
                 task.cancel()
             if tasks:
                 await asyncio.wait(tasks)
+            self._listening.clear()
 
     def dispatch(self, user_id: str, event: Event) -> int:
         """Deliver an event to its user, here at once and elsewhere soon; how many listened here."""
@@ -196,15 +200,19 @@ class RemoteBroker:
         while True:
             link, before = self._connect(), (self._published, self._listening.is_set())
             try:
-                await work(link)
+                try:
+                    await work(link)
+                finally:
+                    await link.aclose()
             except self._failed:
                 self._failures += 1
-                if (self._published, self._listening.is_set()) != before:
-                    pause_s = _FIRST_PAUSE_S  # it held for a while
-            finally:
-                if work == self._listen:
-                    self._listening.clear()
-                await asyncio.shield(link.aclose())
+            except Exception:  # a fault of ours: it is told, and the other replicas are not lost for good because of it
+                self._failures += 1
+                _log.exception("%s failed", work.__name__)
+            if (self._published, self._listening.is_set()) != before:
+                pause_s = _FIRST_PAUSE_S  # it held for a while
+            if work == self._listen:
+                self._listening.clear()
             await asyncio.sleep(pause_s * (0.5 + random() / 2))  # so that replicas do not come back all at once
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 

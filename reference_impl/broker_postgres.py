@@ -13,6 +13,7 @@ FAILED: tuple[type[Exception], ...] = (asyncpg.PostgresError, asyncpg.InterfaceE
 
 # A notification holds less than 8000 bytes; a longer message goes in parts. Messages are ASCII, so a letter is a byte.
 _PART = 7000
+_SILENCE_S = 10.0
 
 
 class PostgresLink:
@@ -50,7 +51,11 @@ class PostgresLink:
         connection.add_termination_listener(lambda _connection: broken.set())
         await connection.add_listener(self._channel, notified)
         listening()
-        await broken.wait()
+        while not broken.is_set():
+            try:
+                await asyncio.wait_for(broken.wait(), _SILENCE_S)
+            except TimeoutError:  # a server that was cut off, and not closed, never says so
+                await connection.execute("SELECT 1", timeout=_SILENCE_S)
         raise asyncpg.InterfaceError("the connection to PostgreSQL is gone")
 
     async def aclose(self) -> None:

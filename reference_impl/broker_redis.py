@@ -9,6 +9,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+_SILENCE_S = 10.0
 FAILED: tuple[type[Exception], ...] = (RedisError,)
 
 
@@ -30,7 +31,7 @@ class RedisLink:
             socket_keepalive=True,
             retry=Retry(NoBackoff(), 0),  # whether and when to try again is the broker's business
         )
-        self._subscription = self._client.pubsub(ignore_subscribe_messages=True)
+        self._subscription = self._client.pubsub()
 
     async def publish(self, messages: Sequence[str]) -> None:
         """Pass messages on, in one round trip."""
@@ -45,9 +46,17 @@ class RedisLink:
         # The answer to SUBSCRIBE is the first thing that arrives; from then on nothing is missed.
         await self._subscription.get_message(timeout=None)
         listening()
+        asked = False
         while True:
-            message = await self._subscription.get_message(timeout=None)
-            if message is not None and isinstance(message.get("data"), str):
+            message = await self._subscription.get_message(timeout=_SILENCE_S)
+            if message is None:  # a server that was cut off, and not closed, never says so
+                if asked:
+                    raise ConnectionError(f"no answer within {_SILENCE_S:g} s")
+                asked = True
+                await self._subscription.ping()
+                continue
+            asked = False
+            if message["type"] == "message" and isinstance(message["data"], str):
                 receive(message["data"])
 
     async def aclose(self) -> None:

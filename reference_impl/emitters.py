@@ -86,6 +86,7 @@ class PoolFigures:
         waited: requests that had to wait.
         timeouts: those of them that waited in vain.
         lost: leases that were dropped instead of returned; their emitters came back all the same.
+        lent: leases in all, which is requests that were opened.
     """
 
     size: int
@@ -95,6 +96,7 @@ class PoolFigures:
     waited: int
     timeouts: int
     lost: int
+    lent: int
 
 
 class EmitterPool:
@@ -136,6 +138,7 @@ class EmitterPool:
             self._waited,
             self._timeouts,
             self._lost_leases,
+            self._leases,
         )
 
     async def acquire(self, user_id: str) -> Lease:

@@ -19,7 +19,8 @@ from prometheus_client.registry import Collector
 from reference_impl.metrics import Metrics, Series, Tags
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-QUANTILES = (0.5, 0.9, 0.95, 0.99)
+# Each with the fewest operations of which it is more than the maximum under another name.
+QUANTILES = {0.5: 2, 0.9: 10, 0.95: 20, 0.99: 100}
 BUCKETS_S = (
     *(0.000_01, 0.000_1, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.015, 0.02, 0.05),
     *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 50.0),
@@ -66,15 +67,13 @@ class _Collector(Collector):
         cancelled = CounterMetricFamily(f"{valid}_cancelled", f"How often {name} was cancelled.")
         for series in several:
             labels, count = self._names.labels(series.tags), series.count
-            for q in QUANTILES:
-                value = series.quantile(q)
-                if value is not None:
+            for q, least in QUANTILES.items():
+                if count >= least and (value := series.quantile(q)) is not None:
                     summary.add_sample(f"{valid}_seconds", {**labels, "quantile": str(q)}, value)
             summary.add_sample(f"{valid}_seconds_count", labels, count)
             summary.add_sample(f"{valid}_seconds_sum", labels, series.sum_s)
-            for edge_s in BUCKETS_S:
-                upto = {**labels, "le": f"{edge_s:g}"}
-                histogram.add_sample(f"{valid}_duration_seconds_bucket", upto, series.count_up_to(edge_s))
+            for edge_s, upto in zip(BUCKETS_S, series.counts_up_to(BUCKETS_S), strict=True):
+                histogram.add_sample(f"{valid}_duration_seconds_bucket", {**labels, "le": f"{edge_s:g}"}, upto)
             histogram.add_sample(f"{valid}_duration_seconds_bucket", {**labels, "le": "+Inf"}, count)
             histogram.add_sample(f"{valid}_duration_seconds_count", labels, count)
             histogram.add_sample(f"{valid}_duration_seconds_sum", labels, series.sum_s)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from itertools import accumulate
 from math import ceil, inf, sqrt
 from random import random
 from time import perf_counter, time
@@ -115,9 +116,10 @@ class Series:
                 return sqrt(low * high)
         return None
 
-    def count_up_to(self, edge_s: float) -> int:
-        """How many took no longer than this; exact where it is one of ``EDGES_S``."""
-        return sum(self._bins[: bisect_left(EDGES_S, edge_s) + 1])
+    def counts_up_to(self, edges_s: Iterable[float]) -> list[int]:
+        """How many took no longer than each of these; exact where it is one of ``EDGES_S``."""
+        counts = list(accumulate(self._bins))
+        return [counts[bisect_left(EDGES_S, edge_s)] for edge_s in edges_s]
 
 
 class Timed:

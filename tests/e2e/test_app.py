@@ -173,6 +173,14 @@ async def test_it_ends_gently(serve):
     assert (code, "Traceback" in said) == (-signal.SIGTERM, False), said
 
 
+async def test_ctrl_c_ends_it_without_a_traceback(serve):
+    """As everybody stops a server at a terminal."""
+    app = serve()
+    app.signal(signal.SIGINT)
+    code, said = await asyncio.to_thread(app.wait)
+    assert (code, "Traceback" in said) == (0, False), said
+
+
 async def test_bad_settings_are_told_at_the_start(serve):
     """With the right form, and without a traceback."""
     with pytest.raises(AssertionError, match="REFERENCE_EMITTERS_LIMIT='many': it takes a whole number"):

@@ -2,8 +2,11 @@
 
 import asyncio
 import json
+import os
+import signal
 from contextlib import AsyncExitStack
 
+import psutil
 import pytest
 import servers
 from hypothesis import given
@@ -170,6 +173,55 @@ async def test_a_server_that_is_not_there_at_the_start_delays_nothing(monkeypatc
             assert read(inbox) == [{"n": 1}]
         assert not alone.broker.figures.connected
         monkeypatch.setattr(module, "_FLUSHING_S", 0.05)
+
+
+async def test_a_silent_server_is_asked_and_one_that_answers_is_kept(url, monkeypatch):
+    """Silence is no failure."""
+    for link in ("broker_redis", "broker_postgres"):
+        monkeypatch.setattr(f"reference_impl.{link}._SILENCE_S", 0.02)
+    async with Replica(url) as one, Replica(url) as two, two.connections.connect("alice") as inbox:
+        await asyncio.sleep(0.2)
+        one.broker.dispatch("alice", {"n": 1})
+        await until(lambda: inbox.pending() == 1)
+        assert two.broker.figures.failures == 0
+
+
+async def test_a_server_that_no_longer_answers_is_left(monkeypatch):
+    """Its process is stopped: connections stay open, and nothing comes."""
+    monkeypatch.setattr("reference_impl.broker_redis._SILENCE_S", 0.05)
+    port = servers.free_port()
+    with servers.valkey(port):
+        async with Replica(f"redis://127.0.0.1:{port}/0") as replica:
+            pid = next(p.pid for p in psutil.process_iter(["cmdline"]) if f"127.0.0.1:{port}" in str(p.info["cmdline"]))
+            os.kill(pid, signal.SIGSTOP)
+            try:
+                await until(lambda: replica.broker.figures.failures > 0)
+            finally:
+                os.kill(pid, signal.SIGCONT)
+            await until(lambda: replica.broker.figures.connected)
+
+
+async def test_a_fault_of_a_link_is_told_and_tried_again(caplog):
+    """It does not end what all users share."""
+
+    class Faulty:
+        async def publish(self, messages):
+            raise AssertionError("a bug")
+
+        async def listen(self, listening, receive):
+            listening()
+            await asyncio.sleep(60)
+
+        async def aclose(self):
+            pass
+
+    broker = RemoteBroker(Faulty, ())
+    await broker.start(lambda user, event: 1)
+    broker.dispatch("alice", {"n": 1})
+    await until(lambda: broker.figures.failures > 1)
+    assert "a bug" in caplog.text
+    broker._outbox.clear()
+    await broker.aclose()
 
 
 async def test_what_waits_for_the_server_is_bounded_and_the_oldest_goes_first():

@@ -123,3 +123,12 @@ def test_gauges_may_be_given_or_noted():
 def test_nothing_measured_is_an_empty_text():
     """No family without a sample."""
     assert exposition(Metrics()) == b""
+
+
+def test_a_quantile_of_too_few_is_not_told():
+    """A p95 of nineteen is their maximum."""
+    metrics = Metrics()
+    for _ in range(19):
+        metrics.record("job", 0.1)
+    quantiles = {dict(labels).get("quantile") for (name, labels) in scraped(metrics) if name == "isolation_job_seconds"}
+    assert quantiles == {"0.5", "0.9"}
