@@ -11,7 +11,7 @@ demo: .venv/installed
 
 test: lint types
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest $(ARGS)
+	$(BIN)/coverage run -m pytest -n 2 --dist loadfile $(ARGS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 	@for package in pytest_isolation reference_impl; do \

@@ -3,51 +3,87 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from time import perf_counter
 
 from reference_impl.agents import AgentRegistry, ChatAgent
+from reference_impl.broker import make_broker
 from reference_impl.connections import Connection, Connections
 from reference_impl.context import RequestContext
 from reference_impl.database import Database
 from reference_impl.emitters import EmitterPool
-from reference_impl.factory import RequestScope
+from reference_impl.factory import RequestFactory, RequestScope
+from reference_impl.metrics import Metrics
+from reference_impl.settings import BALANCED, Settings, from_environment
 
 
 class ReferenceBackend:
     """A backend with many users, built so that none of them reaches another.
 
     Args:
-        url: of the database, for SQLAlchemy and an async driver; None is a SQLite file of its own.
+        settings: how it is built.
+
+    Attributes:
+        settings: how it is built.
+        registry: how agents are made; more may be registered at any time.
+        connections: where users listen.
+        broker: carries events to other replicas.
+        pool: lends emitters.
+        database: opens sessions.
+        metrics: what everything costs.
+        started_s: how long ``start()`` took; 0 before.
     """
 
-    def __init__(self, url: str | None = None) -> None:
-        self._registry = AgentRegistry()
-        self._registry.register("chat", ChatAgent)
-        self._connections = Connections()
-        self._pool = EmitterPool(self._connections.dispatch)
-        self._database = Database(url)
+    def __init__(self, settings: Settings = BALANCED) -> None:
+        self.settings = settings
+        self.metrics = Metrics(settings.sample_rate)
+        self.registry = AgentRegistry(settings.class_cache_size if settings.cache_classes else 0)
+        self.registry.register("chat", ChatAgent)
+        self.connections = Connections(settings.inbox_limit)
+        self.broker = make_broker(settings.broker_url)
+        self.pool = EmitterPool(
+            self.broker.dispatch,
+            ready=settings.emitters_ready,
+            limit=settings.emitters_limit,
+            timeout_s=settings.emitter_timeout_s,
+            reuse=settings.pool_emitters,
+        )
+        self.database = Database(settings.database_url, lazy=settings.lazy_sessions, lazy_start=settings.lazy_start)
+        self.started_s = 0.0
+        self._requests = RequestFactory(settings, self.registry, self.pool, self.database, self.metrics)
+        self._cleanup = AsyncExitStack()
 
     @property
     def agents(self) -> Sequence[str]:
         """The names of all agents."""
-        return self._registry.names
+        return self.registry.names
 
     async def start(self) -> None:
         """Begin to serve, in the running event loop."""
-        await self._database.start()
+        begun = perf_counter()
+        self._cleanup.push_async_callback(self.database.aclose)
+        await self.database.start()
+        self._cleanup.push_async_callback(self.broker.aclose)
+        await self.broker.start(self.connections.dispatch)
+        self._cleanup.callback(self.connections.close)
+        self.started_s = perf_counter() - begun
 
     async def aclose(self) -> None:
-        """Give everything back."""
-        await self._database.aclose()
+        """Give everything back: listeners first, then the broker, then the database."""
+        await self._cleanup.aclose()
 
-    def request(self, user_id: str) -> RequestScope:
+    def request(self, user_id: str, *, thread_id: str | None = None, run_id: str | None = None) -> RequestScope:
         """Open the scope of one request with ``async with``."""
-        return RequestScope(RequestContext(user_id), self._registry, self._pool, self._database)
+        return self._requests.request(RequestContext(user_id, thread_id=thread_id, run_id=run_id))
 
     def connect(self, user_id: str) -> Connection:
         """Let a user listen to its events for the time of an ``async with`` block."""
-        return self._connections.connect(user_id)
+        return self.connections.connect(user_id)
 
 
 def create_backend() -> ReferenceBackend:
-    """The backend as it comes: SQLite, no server needed."""
-    return ReferenceBackend()
+    """The backend as the environment wants it (``REFERENCE_PRESET``, ``REFERENCE_DATABASE_URL``, …).
+
+    Without any of it that is the preset ``balanced`` on SQLite, and no server is needed.
+    """
+    return ReferenceBackend(from_environment())

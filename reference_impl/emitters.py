@@ -2,6 +2,7 @@
 
 A borrower holds a ``Lease``, not the emitter: once it is returned, a late task of the old owner cannot write into the
 new owner's stream. Waiting is first come, first served; a returned emitter goes straight to whoever waited longest.
+What is free is taken last in, first out: the one that was used last is the one that is still in the cache.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from reference_impl.connections import Event
 
 Dispatch = Callable[[str, Event], int]
 
-KINDS = ("agent_started", "agent_thinking", "tool_executing", "tool_completed", "agent_completed", "error")
+KINDS = frozenset({"agent_started", "agent_thinking", "tool_executing", "tool_completed", "agent_completed", "error"})
 
 
 class LeaseExpired(RuntimeError):
@@ -30,33 +31,26 @@ class PoolExhausted(TimeoutError):
 class Emitter:
     """Numbers and sends the events of one request."""
 
-    __slots__ = ("_sent", "lease", "user_id")
+    __slots__ = ("holder", "sent")
 
     def __init__(self) -> None:
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget the owner and all that belonged to it."""
-        self.user_id: str | None = None
-        self.lease: Lease | None = None
-        self._sent = 0
-
-    def send(self, dispatch: Dispatch, kind: str, data: Mapping[str, Any]) -> None:
-        """Send an event to the owner."""
-        if self.user_id is None:
-            raise LeaseExpired("this emitter belongs to nobody")
-        self._sent += 1
-        dispatch(self.user_id, {"kind": kind, "sequence": self._sent, **data})
+        self.holder = 0
+        self.sent = 0
 
 
 class Lease:
-    """The right to use an emitter until it is returned."""
+    """The right to use an emitter until it is returned.
 
-    __slots__ = ("_dispatch", "_emitter", "user_id")
+    Attributes:
+        user_id: whose events it sends, and to whom.
+    """
 
-    def __init__(self, emitter: Emitter, dispatch: Dispatch, user_id: str) -> None:
+    __slots__ = ("__weakref__", "_emitter", "_number", "_pool", "user_id")
+
+    def __init__(self, emitter: Emitter, number: int, pool: EmitterPool, user_id: str) -> None:
         self._emitter = emitter
-        self._dispatch = dispatch
+        self._number = number
+        self._pool = pool
         self.user_id = user_id
 
     def emit(self, kind: str, data: Mapping[str, Any]) -> None:
@@ -67,10 +61,17 @@ class Lease:
             ValueError: there is no such kind of event.
         """
         if kind not in KINDS:
-            raise ValueError(f"there is no event of kind {kind!r}; there are {', '.join(KINDS)}")
-        if self._emitter.lease is not self:
+            raise ValueError(f"there is no event of kind {kind!r}; there are {', '.join(sorted(KINDS))}")
+        emitter = self._emitter
+        if emitter.holder != self._number:
             raise LeaseExpired(f"the emitter of {self.user_id} has been returned; it may be somebody else's by now")
-        self._emitter.send(self._dispatch, kind, data)
+        emitter.sent += 1
+        self._pool._dispatch(self.user_id, {**data, "kind": kind, "sequence": emitter.sent})
+
+    def __del__(self) -> None:
+        # The emitter does not know its lease, so that a lease that nobody holds any more dies at once.
+        if self._emitter.holder == self._number:
+            self._pool._lost(self._emitter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +82,21 @@ class PoolFigures:
         size: emitters that exist.
         in_use: those that are lent.
         waiting: requests that wait for one.
+        created: emitters that were ever made.
+        waited: requests that had to wait.
+        timeouts: those of them that waited in vain.
+        lost: leases that were dropped instead of returned; their emitters came back all the same.
+        lent: leases in all, which is requests that were opened.
     """
 
     size: int
     in_use: int
     waiting: int
+    created: int
+    waited: int
+    timeouts: int
+    lost: int
+    lent: int
 
 
 class EmitterPool:
@@ -96,23 +107,39 @@ class EmitterPool:
         ready: how many are made beforehand.
         limit: how many there may be.
         timeout_s: how long a request waits for one.
+        reuse: lend emitters again; without it each is made for one request, and the limit still holds.
     """
 
-    def __init__(self, dispatch: Dispatch, *, ready: int = 20, limit: int = 200, timeout_s: float = 5.0) -> None:
+    def __init__(
+        self, dispatch: Dispatch, *, ready: int = 20, limit: int = 200, timeout_s: float = 5.0, reuse: bool = True
+    ) -> None:
         if not 0 <= ready <= limit or limit < 1:
             raise ValueError(f"a pool has 0 ≤ ready ≤ limit and limit ≥ 1, not ready={ready} and limit={limit}")
         self._dispatch = dispatch
         self._limit = limit
         self._timeout_s = timeout_s
-        self._free = [Emitter() for _ in range(ready)]
-        self._size = ready
+        self._reuse = reuse
+        self._free = [Emitter() for _ in range(ready if reuse else 0)]
+        self._size = self._created = len(self._free)
         self._waiting: deque[asyncio.Future[Emitter]] = deque()
+        self._dropped: deque[Emitter] = deque()
+        self._leases = self._waited = self._timeouts = self._lost_leases = 0
 
     @property
     def figures(self) -> PoolFigures:
         """How the pool is used now."""
+        self._take_back()
         waiting = sum(not waiter.done() for waiter in self._waiting)
-        return PoolFigures(self._size, self._size - len(self._free), waiting)
+        return PoolFigures(
+            self._size,
+            self._size - len(self._free),
+            waiting,
+            self._created,
+            self._waited,
+            self._timeouts,
+            self._lost_leases,
+            self._leases,
+        )
 
     async def acquire(self, user_id: str) -> Lease:
         """Borrow an emitter for a user.
@@ -120,31 +147,34 @@ class EmitterPool:
         Raises:
             PoolExhausted: none became free in time.
         """
-        emitter = self._take() or await self._wait()
-        emitter.reset()
-        emitter.user_id = user_id
-        lease = emitter.lease = Lease(emitter, self._dispatch, user_id)
-        return lease
+        if self._free and not self._waiting:  # nobody overtakes those who wait
+            emitter = self._free.pop()
+        else:
+            emitter = await self._more()
+        self._leases = emitter.holder = number = self._leases + 1
+        emitter.sent = 0
+        return Lease(emitter, number, self, user_id)
 
     def release(self, lease: Lease) -> None:
         """Return an emitter; a second time does nothing."""
         emitter = lease._emitter
-        if emitter.lease is not lease:
-            return
-        emitter.reset()
-        self._hand_over(emitter)
+        if emitter.holder == lease._number:
+            emitter.holder = emitter.sent = 0
+            if self._waiting or not self._reuse:
+                self._hand_over(emitter)
+            else:
+                self._free.append(emitter)
 
-    def _take(self) -> Emitter | None:
-        if self._waiting:  # nobody overtakes those who wait
-            return None
-        if self._free:
-            return self._free.pop()
-        if self._size < self._limit:
+    async def _more(self) -> Emitter:
+        if self._dropped:
+            self._take_back()
+            if self._free and not self._waiting:
+                return self._free.pop()
+        if self._size < self._limit and not self._waiting:
             self._size += 1
+            self._created += 1
             return Emitter()
-        return None
-
-    async def _wait(self) -> Emitter:
+        self._waited += 1
         waiter: asyncio.Future[Emitter] = asyncio.get_running_loop().create_future()
         self._waiting.append(waiter)
         try:
@@ -154,6 +184,7 @@ class EmitterPool:
             if waiter.done() and not waiter.cancelled():
                 self._hand_over(waiter.result())  # it came in the moment in which we gave up
             if isinstance(stop, TimeoutError):
+                self._timeouts += 1
                 limit = f"all {self._limit} emitters are in use"
                 raise PoolExhausted(f"{limit}; none was returned within {self._timeout_s:g} s") from None
             raise
@@ -163,6 +194,22 @@ class EmitterPool:
         while self._waiting:
             waiter = self._waiting.popleft()
             if not waiter.done():
-                waiter.set_result(emitter)
+                self._created += not self._reuse
+                waiter.set_result(emitter if self._reuse else Emitter())
                 return
-        self._free.append(emitter)
+        if self._reuse:
+            self._free.append(emitter)
+        else:
+            self._size -= 1
+
+    def _lost(self, emitter: Emitter) -> None:
+        """Note an emitter whose lease was dropped; this may be any thread, so that it is only put aside here."""
+        emitter.holder = emitter.sent = 0
+        self._dropped.append(emitter)
+        if self._waiting:
+            self._waiting[0].get_loop().call_soon_threadsafe(self._take_back)
+
+    def _take_back(self) -> None:
+        while self._dropped:
+            self._lost_leases += 1
+            self._hand_over(self._dropped.popleft())

@@ -33,7 +33,8 @@ class Settings:
         lazy_sessions: open a database session when it is first used, not with the request.
         lazy_start: connect to the database when it is first needed, not at the start.
         lock_per_key: one lock for each user; without it one for all.
-        sample_rate: share of the operations that are kept in detail; every operation is counted in any case.
+        sample_rate: share of the operations that are kept in detail, and of the requests whose stages are timed; what
+            is timed explicitly (``timed_operation``) is counted in any case.
         batch_events: send several events of a request to a socket as one message.
         batch_size: at most so many.
         batch_wait_s: none waits longer than this for company.

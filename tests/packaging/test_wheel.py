@@ -1,5 +1,6 @@
 """What is installed from the wheel works anywhere, with nothing of this repository in reach."""
 
+import configparser
 import subprocess
 import sys
 import tomllib
@@ -62,6 +63,7 @@ def test_the_wheel_holds_both_packages_and_nothing_else(wheel):
     for needed in (
         "pytest_isolation/py.typed",
         "reference_impl/py.typed",
+        "reference_impl/static/index.html",
         "pytest_isolation/reports/schema/report-1.json",
     ):
         assert needed in names
@@ -74,9 +76,14 @@ def test_the_wheel_holds_both_packages_and_nothing_else(wheel):
 
 
 def test_the_entry_point_is_named_as_its_module(wheel):
-    """So that `-p` and `pytest_plugins` find the plugin that is registered already."""
-    entry_points = zipfile.ZipFile(wheel).read("pytest_isolation-0.1.0.dist-info/entry_points.txt").decode()
-    assert entry_points.strip() == "[pytest11]\npytest_isolation.plugin = pytest_isolation.plugin"
+    """So that `-p` and `pytest_plugins` find the plugin that is registered already; and there is one command."""
+    text = zipfile.ZipFile(wheel).read("pytest_isolation-0.1.0.dist-info/entry_points.txt").decode()
+    entry_points = configparser.ConfigParser()
+    entry_points.read_string(text)
+    assert {name: dict(entry_points[name]) for name in entry_points.sections()} == {
+        "pytest11": {"pytest_isolation.plugin": "pytest_isolation.plugin"},
+        "console_scripts": {"isolation": "pytest_isolation.cli:main"},
+    }
 
 
 def test_it_needs_pytest_and_anyio_and_nothing_else():

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from reference_impl.connections import Connections, Inbox
+from reference_impl.connections import Connections, Inbox, InboxClosed
 
 pytestmark = pytest.mark.asyncio
 
@@ -72,10 +72,102 @@ async def test_the_wake_up_of_a_cancelled_receiver_goes_to_the_next_one():
         assert await second == {"n": 1}
 
 
-async def test_a_slow_listener_loses_its_oldest_events_and_it_is_counted():
+async def test_a_slow_listener_loses_its_oldest_events_and_is_told_how_many():
     """It delays nobody, and its memory is bounded."""
     inbox = Inbox(limit=2)
     for n in range(5):
         inbox.put({"n": n})
     assert (inbox.pending(), inbox.dropped) == (2, 3)
-    assert await inbox.receive() == {"n": 3}
+    assert [await inbox.receive() for _ in range(3)] == [{"kind": "dropped", "count": 3}, {"n": 3}, {"n": 4}]
+
+
+async def test_a_slow_listener_takes_nothing_from_another_of_the_same_user():
+    """Each has a queue of its own."""
+    connections = Connections(limit=2)
+    async with connections.connect("alice") as slow, connections.connect("alice") as quick:
+        for n in range(4):
+            connections.dispatch("alice", {"n": n})
+            assert await quick.receive() == {"n": n}
+        assert (slow.dropped, quick.dropped) == (2, 0)
+
+
+async def test_a_batch_waits_for_company_up_to_its_size():
+    """In order."""
+    inbox = Inbox()
+    for n in range(5):
+        inbox.put({"n": n})
+    assert await inbox.receive_batch(3, 60) == [{"n": 0}, {"n": 1}, {"n": 2}]
+    assert await inbox.receive_batch(3, 0.001) == [{"n": 3}, {"n": 4}]
+
+
+async def test_a_batch_takes_in_what_comes_while_it_waits():
+    """And ends with the size, not with the time."""
+    inbox = Inbox()
+    waiting = asyncio.create_task(inbox.receive_batch(2, 60))
+    for n in range(2):
+        await asyncio.sleep(0)
+        inbox.put({"n": n})
+    assert await waiting == [{"n": 0}, {"n": 1}]
+
+
+async def test_closing_flushes_a_batch_that_waits():
+    """Nothing is kept for company that will not come."""
+    inbox = Inbox()
+    waiting = asyncio.create_task(inbox.receive_batch(10, 60))
+    await asyncio.sleep(0)
+    inbox.put({"n": 0})
+    await asyncio.sleep(0)
+    inbox.close()
+    assert await waiting == [{"n": 0}]
+    with pytest.raises(InboxClosed):
+        await inbox.receive_batch(10, 60)
+
+
+async def test_a_batch_that_is_cancelled_loses_nothing():
+    """Whoever reads next gets what it had gathered, in order."""
+    inbox = Inbox()
+    inbox.put({"n": 0})
+    waiting = asyncio.create_task(inbox.receive_batch(10, 60))
+    await asyncio.sleep(0)
+    inbox.put({"n": 1})
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    assert [await inbox.receive() for _ in range(2)] == [{"n": 0}, {"n": 1}]
+
+
+async def test_after_closing_what_is_there_can_still_be_read():
+    """And then the end is said, to everybody who waits."""
+    connections = Connections()
+    async with connections.connect("alice") as inbox, connections.connect("bob") as empty:
+        connections.dispatch("alice", {"n": 1})
+        waiting = [asyncio.create_task(empty.receive()) for _ in range(2)]
+        await asyncio.sleep(0)
+        connections.close()
+        connections.dispatch("alice", {"n": 2})
+        assert await inbox.receive() == {"n": 1}
+        with pytest.raises(InboxClosed):
+            await inbox.receive()
+        assert [type(e) for e in await asyncio.gather(*waiting, return_exceptions=True)] == [InboxClosed] * 2
+
+
+async def test_a_listener_connects_once():
+    """A second time would leave the first inbox behind."""
+    connection = Connections().connect("alice")
+    async with connection:
+        with pytest.raises(RuntimeError, match="has connected already"):
+            await connection.__aenter__()
+
+
+async def test_who_connects_while_an_event_is_delivered_disturbs_nobody():
+    """The table is replaced, not changed."""
+    connections = Connections()
+
+    class Curious(Inbox):
+        def put(self, event):
+            connections._add("alice")
+            super().put(event)
+
+    connections._inboxes["alice"] = (Curious(), Curious())
+    assert connections.dispatch("alice", {"n": 1}) == 2
+    assert len(connections) == 4

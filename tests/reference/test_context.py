@@ -33,7 +33,7 @@ def test_identity_is_all_ids_and_never_a_part_of_one(user, thread, run):
 @pytest.mark.parametrize("user", ["", "  ", None, 3])
 def test_a_request_has_a_user(user):
     """Nobody is not a user."""
-    with pytest.raises(ValueError, match="a request has a user"):
+    with pytest.raises(ValueError, match=r"user_id=.* is none"):
         RequestContext(user)
 
 
@@ -73,3 +73,26 @@ def test_a_context_names_its_user_in_errors():
     """For whoever reads a traceback."""
     context = RequestContext("alice")
     assert repr(context) == f"<RequestContext {context.request_id} of alice>"
+
+
+@pytest.mark.parametrize("ids", [{"thread_id": ""}, {"run_id": 3}, {"thread_id": " "}])
+def test_the_other_ids_are_texts_if_they_are_given(ids):
+    """An empty thread would be everybody's."""
+    with pytest.raises(ValueError, match="ids of a request are texts"):
+        RequestContext("alice", **ids)
+
+
+def test_metadata_cannot_be_changed_at_any_depth():
+    """A list that two requests share is a way from one user to another."""
+    given = {"tags": ["a"], "nested": {"deep": [1, {"x": {2}}]}, "raw": bytearray(b"r")}
+    metadata = RequestContext("alice", metadata=given).metadata
+    given["tags"].append("b")
+    given["nested"]["deep"].append(2)
+    given["raw"].append(0)
+    assert metadata["tags"] == ("a",)
+    assert metadata["nested"]["deep"] == (1, {"x": {2}})
+    assert metadata["raw"] == b"r"
+    with pytest.raises(TypeError):
+        metadata["nested"]["new"] = 1
+    with pytest.raises(AttributeError):
+        metadata["nested"]["deep"][1]["x"].add(3)

@@ -1,7 +1,9 @@
 """An emitter belongs to one request at a time, and to the next only when it has forgotten the last."""
 
 import asyncio
+import gc
 import random
+import weakref
 
 import pytest
 
@@ -34,7 +36,7 @@ async def test_events_reach_the_user_of_the_lease_numbered(pool, sent):
 async def test_an_unknown_kind_of_event_is_refused(pool):
     """With those that there are."""
     lease = await pool.acquire("alice")
-    with pytest.raises(ValueError, match="no event of kind 'party'; there are agent_started"):
+    with pytest.raises(ValueError, match="no event of kind 'party'; there are agent_completed, agent_started"):
         lease.emit("party", {})
 
 
@@ -167,3 +169,66 @@ async def test_under_chaos_no_emitter_ever_has_two_owners_and_none_is_lost(seed)
     results = await asyncio.gather(*tasks, return_exceptions=True)
     assert {type(result) for result in results} <= {type(None), asyncio.CancelledError}
     assert (pool.figures.in_use, pool.figures.waiting, pool.figures.size) == (0, 0, 4)
+
+
+async def test_a_lease_that_is_dropped_comes_back_and_is_counted(pool):
+    """Somebody forgot to return it."""
+    lease = await pool.acquire("alice")
+    lease.emit("agent_started", {})
+    del lease
+    assert (pool.figures.in_use, pool.figures.lost) == (0, 1)
+
+
+async def test_a_lease_that_is_dropped_wakes_whoever_waits(pool):
+    """Nobody else may ever return one."""
+    held = [await pool.acquire("a"), await pool.acquire("b")]
+    waiting = asyncio.create_task(pool.acquire("c"))
+    await asyncio.sleep(0)
+    held.clear()
+    assert (await waiting).user_id == "c"
+
+
+async def test_a_lease_holds_nothing_once_it_is_dropped(pool):
+    """No reference cycle keeps a request alive until the garbage collector comes."""
+    gc.disable()
+    try:
+        lease = await pool.acquire("alice")
+        gone = weakref.ref(lease)
+        pool.release(lease)
+        del lease
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+async def test_the_figures_say_who_waited_and_who_waited_in_vain(pool):
+    """Of all, since the beginning."""
+    held = [await pool.acquire("a"), await pool.acquire("b")]
+    with pytest.raises(PoolExhausted):
+        await pool.acquire("c")
+    waiting = asyncio.create_task(pool.acquire("d"))
+    await asyncio.sleep(0)
+    pool.release(held[0])
+    await waiting
+    figures = pool.figures
+    assert (figures.created, figures.waited, figures.timeouts, figures.size) == (2, 2, 1, 2)
+
+
+async def test_data_cannot_pretend_to_be_another_event(pool, sent):
+    """Kind and number are the emitter's."""
+    lease = await pool.acquire("alice")
+    lease.emit("agent_started", {"kind": "error", "sequence": 99})
+    assert sent == [("alice", {"kind": "agent_started", "sequence": 1})]
+
+
+async def test_without_reuse_every_request_has_a_new_one_and_the_limit_holds(sent):
+    """To compare with."""
+    pool = EmitterPool(lambda user, event: 1, ready=1, limit=1, timeout_s=5, reuse=False)
+    first = await pool.acquire("a")
+    waiting = asyncio.create_task(pool.acquire("b"))
+    await asyncio.sleep(0)
+    pool.release(first)
+    second = await waiting
+    assert first._emitter is not second._emitter
+    pool.release(second)
+    assert (pool.figures.created, pool.figures.size, pool.figures.in_use) == (2, 0, 0)

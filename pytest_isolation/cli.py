@@ -1,0 +1,27 @@
+"""The command ``isolation``, for what is no test run: ``isolation serve`` starts the reference backend."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Do what was asked for.
+
+    Args:
+        arguments: of the command line; None takes those of the process.
+    """
+    parser = argparse.ArgumentParser("isolation", description="What belongs to pytest-isolation and is no test run.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser(
+        "serve", help="start the reference backend on 127.0.0.1:8000 (options: isolation serve --help)", add_help=False
+    )
+    _, rest = parser.parse_known_args(arguments)
+    try:
+        # By its name: the two packages know each other by their shapes alone.
+        serve = importlib.import_module("reference_impl.__main__").main
+    except ImportError as error:
+        parser.error(f"the reference backend needs an extra: pip install 'pytest-isolation[reference]' ({error})")
+    serve(rest)

@@ -1,0 +1,127 @@
+"""Alerts see every operation; a summary judges p95, and never calls healthy what was not measured."""
+
+import pytest
+
+from reference_impl.alerts import TARGETS_S, Alerts
+from reference_impl.metrics import Metrics
+
+
+@pytest.fixture
+def metrics():
+    return Metrics(sample_rate=0.0)
+
+
+def test_an_operation_beyond_one_and_a_half_of_its_target_alerts(metrics):
+    """At 15 ms where the target is 10."""
+    alerts = Alerts(metrics)
+    for seconds in (0.001, 0.0149, 0.0151):
+        metrics.record("context.create", seconds, {"kind": "x"})
+    [alert] = alerts.latest
+    assert (alert.name, alert.seconds, alert.target_s, alert.tags) == ("context.create", 0.0151, 0.010, {"kind": "x"})
+
+
+def test_every_slow_operation_is_seen_and_not_a_sample_of_them(metrics):
+    """A thousand of a thousand."""
+    alerts = Alerts(metrics, keep=2000)
+    for _ in range(1000):
+        metrics.record("api.request", 1.0)
+    assert len(alerts.latest) == 1000
+
+
+def test_alerts_are_bounded_and_the_latest_stay(metrics):
+    """A bad night does not fill the memory."""
+    alerts = Alerts(metrics, keep=3)
+    for n in range(10):
+        metrics.record("api.request", 1.0 + n)
+    assert [alert.seconds for alert in alerts.latest] == [8.0, 9.0, 10.0]
+
+
+def test_what_was_measured_before_is_watched_from_now_on(metrics):
+    """The series is there already."""
+    metrics.record("api.request", 1.0)
+    alerts = Alerts(metrics)
+    metrics.record("api.request", 2.0)
+    assert [alert.seconds for alert in alerts.latest] == [2.0]
+
+
+def test_the_callback_is_told_once_in_a_while_and_how_many_it_missed(metrics):
+    """For each operation by itself."""
+    told = []
+    alerts = Alerts(metrics, callback=told.append, every_s=3600)
+    for _ in range(5):
+        metrics.record("api.request", 1.0)
+    metrics.record("agent.create", 1.0)
+    assert [(alert.name, alert.suppressed) for alert in told] == [("api.request", 0), ("agent.create", 0)]
+    alerts._told.clear()  # an hour later
+    metrics.record("api.request", 1.0)
+    assert (told[-1].name, told[-1].suppressed) == ("api.request", 4)
+
+
+def test_a_callback_that_raises_harms_no_request_and_is_not_hidden(metrics):
+    """It is somebody else's code in the middle of a request."""
+
+    def broken(alert):
+        raise OSError("pager is down")
+
+    alerts = Alerts(metrics, callback=broken, every_s=0)
+    with metrics.timed_operation("api.request"):
+        pass
+    metrics.record("api.request", 1.0)
+    assert (alerts.failures, str(alerts.failure)) == (1, "pager is down")
+    assert len(alerts.latest) == 1
+
+
+def test_the_summary_judges_p95_and_not_the_mean(metrics):
+    """A mean of 3.9 ms hides that one in ten takes 30."""
+    alerts = Alerts(metrics)
+    for n in range(100):
+        metrics.record("context.cleanup", 0.030 if n % 10 == 0 else 0.001)
+    [row] = [row for row in alerts.summary().rows if row.name == "context.cleanup"]
+    assert row.p95_s == pytest.approx(0.030, rel=0.011)
+    assert (row.count, row.kept) == (100, False)
+
+
+def test_too_few_are_not_judged(metrics):
+    """A p95 of nineteen is their maximum, and a p99 of ninety-nine too."""
+    alerts = Alerts(metrics)
+    for _ in range(19):
+        metrics.record("api.request", 0.001)
+    [row] = [row for row in alerts.summary().rows if row.name == "api.request"]
+    assert (row.p95_s, row.kept) == (None, None)
+    metrics.record("api.request", 0.001)
+    [row] = [row for row in alerts.summary().rows if row.name == "api.request"]
+    assert row.kept
+    assert row.p99_s is None
+
+
+def test_health_is_the_share_that_keeps_its_target(metrics):
+    """Of those that can be judged."""
+    alerts = Alerts(metrics)
+    assert alerts.summary().health is None
+    for name, seconds in (("api.request", 0.001), ("agent.create", 0.001), ("authenticate", 1.0), ("other", 9.0)):
+        for _ in range(20):
+            metrics.record(name, seconds)
+    assert alerts.summary().health == pytest.approx(200 / 3)
+
+
+def test_the_worst_of_several_tags_speaks_for_the_operation(metrics):
+    """A quick endpoint does not excuse a slow one."""
+    alerts = Alerts(metrics)
+    for _ in range(50):
+        metrics.record("api.request", 0.001, {"endpoint": "/a"})
+        metrics.record("api.request", 0.5, {"endpoint": "/b"})
+    [row] = [row for row in alerts.summary().rows if row.name == "api.request"]
+    assert (row.count, row.kept) == (100, False)
+
+
+def test_every_operation_of_the_specification_has_a_target():
+    """Nine of them."""
+    assert len(TARGETS_S) == 9
+    with pytest.raises(TypeError):
+        TARGETS_S["api.request"] = 1
+
+
+def test_a_factor_below_one_is_refused(metrics):
+    """Every operation would alert."""
+    with pytest.raises(ValueError, match=r"factor is at least 1, not 0\.5"):
+        Alerts(metrics, factor=0.5)

@@ -1,0 +1,239 @@
+"""On PostgreSQL the database itself keeps users apart, and a connection forgets who used it."""
+
+import asyncio
+
+import psycopg
+import pytest
+from sqlalchemy import event, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from reference_impl.database import Database, Note
+
+pytestmark = pytest.mark.asyncio
+
+DRIVERS = ["postgresql+asyncpg", "postgresql+psycopg"]
+
+# What a user can leave behind in a connection, and what the next one would see of it.
+STATES = {
+    "a setting": ("SET app.user_id = 'alice'", "SELECT coalesce(current_setting('app.user_id', true), '')", ""),
+    "a role": ("SET ROLE pg_monitor", "SELECT current_user::text = session_user::text", True),
+    "a search path": ("SET search_path = pg_catalog", "SELECT current_setting('search_path')", '"$user", public'),
+    "a time zone": ("SET TimeZone = 'Asia/Tokyo'", "SELECT current_setting('TimeZone') = 'Asia/Tokyo'", False),
+    "a temporary table": (
+        "CREATE TEMP TABLE secret AS SELECT 1 AS x",
+        "SELECT count(*) FROM pg_class WHERE relname = 'secret'",
+        0,
+    ),
+    "a lock": (
+        "SELECT pg_advisory_lock(1)",
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()",
+        0,
+    ),
+    "LISTEN": ("LISTEN secrets", "SELECT count(*) FROM pg_listening_channels()", 0),
+    "a cursor": (
+        "DECLARE peek CURSOR WITH HOLD FOR SELECT 1",
+        "SELECT count(*) FROM pg_cursors WHERE name = 'peek'",
+        0,
+    ),
+}
+
+
+@pytest.fixture(params=DRIVERS)
+def url(request, postgres_url):
+    """Through both drivers."""
+    return postgres_url.replace("postgresql", request.param)
+
+
+@pytest.fixture(params=["superuser", "owner"])
+def either_url(request, postgres_url, plain_url):
+    """As a superuser, whom no policy stops, and as the owner of the tables."""
+    return (postgres_url if request.param == "superuser" else plain_url).replace("postgresql", DRIVERS[0])
+
+
+class Running(Database):
+    """A database for the time of an ``async with`` block, with a single connection that everybody gets in turn."""
+
+    async def __aenter__(self):
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_):
+        await self.aclose()
+
+
+def one_connection(url):
+    return Running(url, pool_size=1, max_overflow=0)
+
+
+@pytest.mark.parametrize("state", STATES)
+async def test_what_a_user_leaves_in_a_connection_is_gone_for_the_next(url, state):
+    """Though it was committed."""
+    leave, look, expected = STATES[state]
+    async with one_connection(url) as database:
+        async with database.session("alice") as session:
+            orm = await session.orm()
+            await orm.execute(text(leave))
+            await orm.commit()
+        async with database._made.connect() as connection:
+            assert await connection.scalar(text(look)) == expected
+
+
+@pytest.mark.parametrize("state", STATES)
+async def test_without_the_reset_it_would_be_there(url, state):
+    """Or the test above could not fail."""
+    leave, look, expected = STATES[state]
+    engine = create_async_engine(url, pool_size=1, max_overflow=0)
+    try:
+        async with engine.connect() as connection:
+            await connection.execute(text(leave))
+            await connection.commit()
+        async with engine.connect() as connection:
+            assert await connection.scalar(text(look)) != expected
+    finally:
+        await engine.dispose()
+
+
+async def test_prepared_statements_survive_the_reset(url):
+    """DISCARD ALL would take them away from under asyncpg's own cache."""
+    async with one_connection(url) as database:
+        for n in range(20):
+            async with database.session(f"user-{n % 2}") as session:
+                await session.save("x")
+                assert len(await session.load()) == n // 2 + 1
+
+
+async def test_notes_about_a_connection_do_not_reach_the_next_user(url):
+    """SQLAlchemy keeps ``info`` with the connection."""
+    async with one_connection(url) as database:
+        async with database._made.connect() as connection:
+            (await connection.get_raw_connection()).info["user"] = "alice"
+        async with database._made.connect() as connection:
+            assert "user" not in (await connection.get_raw_connection()).info
+
+
+async def test_a_connection_whose_reset_fails_is_thrown_away(url):
+    """It may hold anything."""
+    async with one_connection(url) as database:
+        session = database.session("alice")
+        pid = await (await session.orm()).scalar(text("SELECT pg_backend_pid()"))
+        with psycopg.connect("postgresql" + url.removeprefix(url.partition(":")[0])) as other:
+            other.execute("SELECT pg_terminate_backend(%s)", [pid])
+        with pytest.raises(DBAPIError):
+            await session.aclose()
+        async with database.session("bob") as session:
+            assert await (await session.orm()).scalar(text("SELECT pg_backend_pid()")) != pid
+        assert database.figures.active == 0
+
+
+async def test_a_statement_without_a_filter_sees_only_the_users_own_rows(either_url):
+    """Somebody forgot the WHERE; the policy did not."""
+    async with Running(either_url) as database:
+        for user in ("alice", "bob"):
+            async with database.session(user) as session:
+                await session.save(f"of {user}")
+        async with database.session("bob") as session:
+            orm = await session.orm()
+            assert list(await orm.scalars(text("SELECT text FROM note"))) == ["of bob"]
+            assert (await orm.execute(text("UPDATE note SET text = 'mine'"))).rowcount == 1
+            assert (await orm.execute(text("DELETE FROM note"))).rowcount == 1
+            await orm.commit()
+        async with database.session("alice") as session:
+            assert list(await session.load()) == ["of alice"]
+
+
+async def test_a_row_of_somebody_else_cannot_be_written(either_url):
+    """Nor given away."""
+    async with Running(either_url) as database, database.session("alice") as session:
+        orm = await session.orm()
+        orm.add(Note(user_id="bob", text="forged"))
+        with pytest.raises(DBAPIError, match="row-level security"):
+            await orm.commit()
+        await orm.rollback()
+        assert list(await session.load()) == []
+
+
+async def test_nobody_sees_nothing(plain_url):
+    """A connection without a user, before and after it had one."""
+    async with one_connection(plain_url.replace("postgresql", DRIVERS[0])) as database:
+        async with database._made.connect() as connection:
+            assert await connection.scalar(text("SELECT count(*) FROM note")) == 0
+        async with database.session("alice") as session:
+            await session.save("x")
+        async with database._made.connect() as connection:
+            assert await connection.scalar(text("SELECT count(*) FROM note")) == 0
+
+
+async def test_the_user_is_bound_again_in_every_transaction(url):
+    """It ends with the transaction, and a session has several."""
+    async with one_connection(url) as database, database.session("alice") as session:
+        orm = await session.orm()
+        for end in (orm.commit, orm.rollback, orm.commit):
+            assert await orm.scalar(text("SELECT current_setting('app.user_id')")) == "alice"
+            await end()
+
+
+async def test_two_replicas_may_start_at_once(url):
+    """Neither finds a table half made."""
+    replicas = [Running(url) for _ in range(4)]
+    await asyncio.gather(*(replica.start() for replica in replicas))
+    for replica in replicas:
+        async with replica.session("alice") as session:
+            await session.save("x")
+    await asyncio.gather(*(replica.aclose() for replica in replicas))
+
+
+async def test_a_query_that_is_cancelled_loses_no_connection_and_leaves_no_answer_behind(url):
+    """The next user gets its own answer."""
+    async with one_connection(url) as database:
+
+        async def slow():
+            async with database.session("alice") as session:
+                await (await session.orm()).execute(text("SELECT 'alice', pg_sleep(30)"))
+
+        task = asyncio.create_task(slow())
+        await asyncio.sleep(0.1)
+        task.cancel()
+        await asyncio.wait([task])
+        async with asyncio.timeout(10), database.session("bob") as session:
+            assert await (await session.orm()).scalar(text("SELECT 'bob'")) == "bob"
+        assert database.figures.active == 0
+
+
+async def test_binding_a_transaction_takes_one_round_trip_and_no_more(url):
+    """It is itself what a ping asks for."""
+    async with one_connection(url) as database:
+        statements = []
+        event.listen(
+            database._made.sync_engine,
+            "before_cursor_execute",
+            lambda conn, cursor, statement, *_: statements.append(statement),
+        )
+        async with database.session("alice") as session:
+            await session.ping()
+        assert len(statements) == 1
+        async with database.session("alice") as session:
+            await session.load()
+            await session.ping()
+            await session.ping()
+        assert [statement.split()[1].split("(")[0] for statement in statements[1:]] == [
+            "set_config",
+            "note.text",
+            "set_config",
+            "1",
+        ]
+
+
+async def test_statements_of_this_package_leave_nothing_to_reset(url):
+    """Only who had SQLAlchemy's session in hand may have left something: the reset is spared the others."""
+    async with one_connection(url) as database:
+        reset = []
+        event.listen(
+            database._made.sync_engine, "reset", lambda _c, entry, _s: reset.append(dict(entry.info)), insert=True
+        )
+        async with database.session("alice") as session:
+            await session.save("x")
+        async with database.session("alice") as session:
+            await session.ping()
+            await session.orm()
+        assert [bool(info.get("reference_impl.clean")) for info in reset] == [True, False]
