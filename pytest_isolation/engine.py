@@ -18,8 +18,10 @@ import anyio
 from pytest_isolation.awaited import refuse_awaitable, refuse_unawaited
 from pytest_isolation.errors import IsolationWarning, MarkerError, NothingMeasured
 from pytest_isolation.judge import Extensions, Judge
+from pytest_isolation.latency.arrivals import Pace, sample_closed, sample_paced
 from pytest_isolation.latency.decide import Step, least_to_pass
-from pytest_isolation.latency.sampler import Course, Limits, sample_async, sample_paced, sample_sync
+from pytest_isolation.latency.noise import Clock
+from pytest_isolation.latency.sampler import Course, Limits, sample_async, sample_sync
 from pytest_isolation.latency.spans import Ledger
 from pytest_isolation.markers import Plan
 from pytest_isolation.model import Evidence, Finding, PhaseCount, Result, Run
@@ -59,20 +61,30 @@ class Play:
         cast: where its users come from.
         seed: the session's, for replay tokens.
         extensions: further oracles and exceptions.
+        clock: tells what the machine adds to a latency.
+        workers: how many processes share the machine.
     """
 
     def __init__(
-        self, plan: Plan, settings: Settings, cast: Cast, seed: int, extensions: Extensions | None = None
+        self,
+        plan: Plan,
+        settings: Settings,
+        cast: Cast,
+        seed: int,
+        extensions: Extensions | None = None,
+        clock: Clock | None = None,
+        workers: int = 1,
     ) -> None:
         self.plan = plan
         self.cast = cast
-        self.ledger = Ledger(plan.budgets)
+        self.ledger = Ledger(plan.budgets, clock=clock)
         self.limits = Limits(settings.sampling_seconds, settings.max_samples)
         self.started = False
         self.players: list[User] = []
         self.bystander: User | None = None
         self.awaits_check = False
         self._seed = seed
+        self._workers = workers
         self._runs: list[Run] = []
         self._judge = Judge(extensions or Extensions())
         self._phases: Counter[str] = Counter()
@@ -90,14 +102,21 @@ class Play:
         try:
             if self.plan.users is not None:
                 await self.follow_async(self.script(self.plan.users), call)
-            elif self.plan.rate is not None:
-                await sample_paced(call, self.ledger, self.limits, self.plan.rate)
             elif self.plan.budgets:
-                await sample_async(call, self.ledger, self.limits)
+                await self._sample(call)
             else:
                 await call()
         finally:
             self._sampled_s = perf_counter() - self._begun
+
+    async def _sample(self, call: Callable[[], Awaitable[object]]) -> None:
+        load = self.plan.load
+        if load.rate is not None:
+            await sample_paced(call, self.ledger, self.limits, Pace(load.rate, load.users))
+        elif load.concurrency is not None:
+            await sample_closed(call, self.ledger, self.limits, load.concurrency)
+        else:
+            await sample_async(call, self.ledger, self.limits)
 
     def perform_sync(self, call: Callable[..., object]) -> None:
         """Play a synchronous test; its crowd plays in threads.
@@ -128,7 +147,7 @@ class Play:
         for scene, watched in self._scenes(script):
             await anyio.sleep(scene.pause_s)
             with watched:
-                self._runs = await crowd(scenario, scene.users, scene.limit_s, scene.rate)
+                self._runs = await crowd(scenario, scene.users, scene.limit_s, scene.rate, self.ledger.clock)
 
     def _follow_sync(self, script: Script, call: Callable[..., object]) -> None:
         def scenario(user: User) -> None:
@@ -137,7 +156,9 @@ class Play:
         for scene, watched in self._scenes(script):
             sleep(scene.pause_s)
             with watched:
-                self._runs = crowd_in_threads(scenario, scene.users, scene.limit_s, often=not self.plan.budgets)
+                self._runs = crowd_in_threads(
+                    scenario, scene.users, scene.limit_s, not self.plan.budgets, self.ledger.clock
+                )
 
     def _scenes(self, script: Script) -> Iterator[tuple[Scene, AbstractContextManager[None]]]:
         """Drive a script: hand out its scenes, and give it the runs that the caller has put into ``_runs``."""
@@ -172,7 +193,7 @@ class Play:
             return
         story = self._judge.learn(solos)
         alone_s = max(run.seconds for evidence in solos for run in evidence.runs)
-        patience_s = max(_LEAST_PATIENCE_S, _PATIENCE * users * alone_s) + (users / (self.plan.rate or inf))
+        patience_s = max(_LEAST_PATIENCE_S, _PATIENCE * users * alone_s) + (users / (self.plan.load.rate or inf))
         yield from self._crowds(users, story, patience_s, token)
         if not self.findings:
             runs = yield Scene("solo", self.cast.users(1, "solo"), patience_s)
@@ -197,9 +218,9 @@ class Play:
         rest: Course | None = None
         pause_s = 0.0
         while rest is None or rest.step is not Step.STOP:
-            runs = yield Scene(phase, self.cast.users(users), patience_s, self.plan.rate, pause_s)
+            runs = yield Scene(phase, self.cast.users(users), patience_s, self.plan.load.rate, pause_s)
             self._judge.hear(self._evidence(phase, runs, replay), story)
-            if rest is None and self.plan.rate is None:  # paced arrivals are meant to be apart
+            if rest is None and self.plan.load.rate is None:  # paced arrivals are meant to be apart
                 self._warn_of_a_queue(runs)
             if self.findings or not self.plan.budgets:
                 return
@@ -217,7 +238,7 @@ class Play:
     def _take(self, runs: Iterable[Run]) -> None:
         if not self.ledger.self_timed:
             for run in runs:
-                self.ledger.add(run.seconds)
+                self.ledger.add(run.seconds, machine_s=run.machine_s)
 
     def _warn_of_a_queue(self, runs: Sequence[Run]) -> None:
         if len(runs) > 1 and all(run.ended for run in runs) and most_at_once(runs) < 2:
@@ -315,6 +336,7 @@ class Play:
             seed=self._seed,
             interrupted=interrupted,
             notes=(*self._judge.notes, *self._other_notes),
+            workers=self._workers,
         )
 
 

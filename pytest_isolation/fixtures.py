@@ -7,6 +7,7 @@ import secrets
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from pytest_isolation.backend import Backend
     from pytest_isolation.engine import Play
     from pytest_isolation.judge import Extensions
+    from pytest_isolation.latency.noise import Clock
     from pytest_isolation.latency.spans import Ledger, Span
     from pytest_isolation.model import Report
     from pytest_isolation.users.cast import Cast, User
@@ -37,12 +39,21 @@ class State:
         settings: what was asked for.
         seed: determines every canary.
         takes: how often each test has been played, so that a repeated one gets canaries of its own.
+        workers: how many processes of xdist share the machine.
     """
 
-    def __init__(self, settings: Settings, seed: int | None) -> None:
+    def __init__(self, settings: Settings, seed: int | None, workers: int = 1) -> None:
         self.settings = settings
         self.seed: int = next(s for s in (settings.seed, seed, secrets.randbelow(10**9)) if s is not None)
         self.takes: Counter[str] = Counter()
+        self.workers = workers
+
+    @cached_property
+    def clock(self) -> Clock:
+        """What the machine adds to a latency; one for the session, so that it learns what is normal."""
+        from pytest_isolation.latency.noise import MachineClock
+
+        return MachineClock()
 
     def cast(self, nodeid: str) -> Cast:
         """New users for one more take of a test."""
@@ -64,8 +75,10 @@ def play_of(item: pytest.Item) -> Play:
         from pytest_isolation.markers import read_plan
 
         state = item.config.stash[STATE]
+        plan = read_plan(item, state.settings)
+        clock = state.clock if plan.budgets else None
         item.stash[PLAY] = Play(
-            read_plan(item, state.settings), state.settings, state.cast(item.nodeid), state.seed, _extensions(item)
+            plan, state.settings, state.cast(item.nodeid), state.seed, _extensions(item), clock, state.workers
         )
     return item.stash[PLAY]
 

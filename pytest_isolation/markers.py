@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from itertools import islice, pairwise
-from math import isfinite
+from math import inf, isfinite
 from typing import Any
 
 import pytest
@@ -19,9 +19,11 @@ from pytest_isolation.errors import MarkerError
 from pytest_isolation.model import Budget
 from pytest_isolation.settings import Settings
 
-LATENCY_KEYWORDS = ("p50_ms", "p90_ms", "p95_ms", "p99_ms", "p999_ms", "max_ms", "span", "rate")
+LATENCY_KEYWORDS = ("p50_ms", "p90_ms", "p95_ms", "p99_ms", "p999_ms", "max_ms", "span", "concurrency", "rate", "users")
 ISOLATION_KEYWORDS = ("users",)
 
+# More in flight, and it is the test that is measured.
+MOST_AT_ONCE = 1000
 # Plugins, configuration, and what is tested; where a test is and what is shown of it is no matter.
 _CARRIED = (
     *("-p", "-c", "-o", "-W", "--config-file", "--override-ini", "--rootdir", "--confcutdir", "--import-mode"),
@@ -32,6 +34,21 @@ _QUANTILE = re.compile(r"p([1-9]\d?|99\d*[1-9])_ms", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
+class Load:
+    """How runs of a body arrive.
+
+    Attributes:
+        concurrency: so many in flight at once, each followed by the next; None if that is not asked for.
+        rate: arrivals a second, fixed beforehand; of each user if there are some; None if that is not asked for.
+        users: so many users with one run at a time each; needs a rate.
+    """
+
+    concurrency: int | None = None
+    rate: float | None = None
+    users: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What is to be done with a test.
 
@@ -39,14 +56,14 @@ class Plan:
         nodeid: the test.
         command: runs it alone, from the folder in which this session was started.
         budgets: what its latency is judged by, on the body and on spans.
-        rate: arrivals a second, None for one after another.
+        load: how runs of the body arrive; one after another if it is empty.
         users: how many play it as a scenario; None if it is none.
     """
 
     nodeid: str
     command: str
     budgets: tuple[Budget, ...] = ()
-    rate: float | None = None
+    load: Load = Load()
     users: int | None = None
 
     @property
@@ -70,15 +87,14 @@ def read_plan(item: pytest.Item, settings: Settings) -> Plan:
     plan = Plan(item.nodeid, command(item))
     if not latency and not isolation:
         return plan
-    budgets, rate = _read_latency(latency)
+    budgets, load = _read_latency(latency)
     # All of them are read, so that a misspelt one is refused also where a closer one wins.
     users = next(iter([_read_isolation(mark, settings) for mark in isolation]), None)
     _refuse_impossible_place(item, "isolation" if isolation else "latency")
     if isolation:
         _refuse_without_user(item)
-    if rate is not None and not inspect.iscoroutinefunction(getattr(item, "obj", None)):
-        raise MarkerError("latency(rate=…) needs an async test: a sync body blocks the arrivals that are due after it")
-    return replace(plan, budgets=budgets, rate=rate, users=users)
+    _refuse_impossible_load(load, item, bool(isolation))
+    return replace(plan, budgets=budgets, load=load, users=users)
 
 
 def command(item: pytest.Item) -> str:
@@ -104,35 +120,37 @@ def _carried(args: Sequence[str]) -> Iterator[str]:
             yield word
 
 
-def _read_latency(marks: Iterable[pytest.Mark]) -> tuple[tuple[Budget, ...], float | None]:
-    """The budgets of all markers, the closest winning for each quantile of a span, and the rate of arrivals."""
+def _read_latency(marks: Iterable[pytest.Mark]) -> tuple[tuple[Budget, ...], Load]:
+    """The budgets of all markers, the closest winning for each quantile of a span, and the closest load."""
     closest: dict[tuple[str | None, float], Budget] = {}
-    rates: list[float] = []
+    loads: list[Load] = []
     for mark in marks:
-        budgets, rate = _read_one_latency(mark)
+        budgets, load = _read_one_latency(mark)
         for budget in budgets:
             closest.setdefault((budget.span, budget.quantile), budget)
-        rates += [] if rate is None else [rate]
-    return tuple(closest.values()), rates[0] if rates else None
+        loads += [] if load == Load() else [load]
+    return tuple(closest.values()), loads[0] if loads else Load()
 
 
-def _read_one_latency(mark: pytest.Mark) -> tuple[tuple[Budget, ...], float | None]:
+def _read_one_latency(mark: pytest.Mark) -> tuple[tuple[Budget, ...], Load]:
     if mark.args:
         raise MarkerError(f"latency({mark.args[0]!r}) does not say which quantile: latency(p95_ms={mark.args[0]!r})")
-    span, rate, limits = None, None, {}
+    span, load, limits = None, Load(), {}
     for keyword, value in mark.kwargs.items():
         if keyword == "span":
             if not isinstance(value, str) or not value:
                 raise MarkerError(f"latency(span={value!r}): a span is named by a text: span='agent.create'")
             span = value
         elif keyword == "rate":
-            rate = _positive("latency", keyword, value, "arrivals a second")
+            load = replace(load, rate=_positive("latency", keyword, value, "arrivals a second"))
+        elif keyword in ("concurrency", "users"):
+            load = replace(load, **{keyword: _several(keyword, value)})
         else:
             limits[_quantile(keyword)] = (keyword, _positive("latency", keyword, value, "milliseconds"))
     if not limits:
         raise MarkerError(f"latency({_spelt(mark)}) has no budget: say what it must keep, as in latency(p95_ms=10)")
     _refuse_contradiction(limits)
-    return tuple(Budget(q, limits[q][1] / 1e3, span) for q in sorted(limits)), rate
+    return tuple(Budget(q, limits[q][1] / 1e3, span) for q in sorted(limits)), load
 
 
 def _quantile(keyword: str) -> float:
@@ -174,9 +192,46 @@ def _read_isolation(mark: pytest.Mark, settings: Settings) -> int:
 
 
 def _positive(marker: str, keyword: str, value: Any, unit: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not (isfinite(value) and value > 0):
-        raise MarkerError(f"{marker}({keyword}={value!r}): it takes a number > 0 of {unit}, as in {keyword}=10")
-    return float(value)
+    try:
+        number = 0.0 if isinstance(value, bool) or not isinstance(value, int | float) else float(value)
+    except OverflowError:
+        number = inf
+    if not (isfinite(number) and number > 0):
+        shown = repr(value) if isinstance(value, float) else f"{value!r:.40}"
+        raise MarkerError(f"{marker}({keyword}={shown}): it takes a number > 0 of {unit}, as in {keyword}=10")
+    return number
+
+
+def _several(keyword: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST_AT_ONCE:
+        raise MarkerError(
+            f"latency({keyword}={value!r}): it takes a whole number from 1 to {MOST_AT_ONCE}, as in {keyword}=20"
+        )
+    return value
+
+
+def _refuse_impossible_load(load: Load, item: pytest.Item, scenario: bool) -> None:
+    """Refuse runs that could not arrive as the marker says."""
+    if load == Load():
+        return
+    if load.users is not None and load.rate is None:
+        raise MarkerError(
+            f"latency(users={load.users}) does not say how often each of them comes: users={load.users}, rate=2 is "
+            f"twice a second; concurrency={load.users} lets each come again at once"
+        )
+    if load.concurrency is not None and load.rate is not None:
+        raise MarkerError(
+            "latency(concurrency=…, rate=…) contradicts itself: either a run begins when another has ended "
+            "(concurrency), or when it is due (rate)"
+        )
+    if scenario and (load.concurrency or load.users):
+        raise MarkerError(
+            "latency(concurrency=… or users=…) says nothing in an isolation test, whose crowd is at once anyway: "
+            "isolation(users=100)"
+        )
+    if not inspect.iscoroutinefunction(getattr(item, "obj", None)):
+        what = "rate" if load.rate is not None else "concurrency"
+        raise MarkerError(f"latency({what}=…) needs an async test: a sync body blocks all runs that are due after it")
 
 
 def _unknown(marker: str, keyword: str, known: Iterable[str]) -> MarkerError:

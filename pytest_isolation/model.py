@@ -59,6 +59,46 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True)
+class MachineTime:
+    """What of the samples was the machine's doing: waiting for a core, or for one that was slowed down.
+
+    Attributes:
+        seconds: of all samples together.
+        of_s: what all samples together took.
+        over: how many samples exceed the budget without it.
+        estimate: the judged quantile without it; None where there are too few samples.
+        excluded: the budget is proven kept only without it.
+    """
+
+    seconds: float
+    of_s: float
+    over: int
+    estimate: Estimate | None
+    excluded: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Arrivals:
+    """How the runs of a body arrived, where they did not come one after another.
+
+    Attributes:
+        concurrency: so many were in flight at once, each followed by the next (a closed model); None is paced.
+        rate: arrivals a second, fixed beforehand; of each user if there are some.
+        users: so many users, each with one run at a time; None lets every arrival begin when it is due.
+        lag_s: p95 of the time between due and begun; None where there are too few.
+        dropped: arrivals that never began, because too many were in flight.
+        overloaded: more arrived than ended, and the queue was still growing.
+    """
+
+    concurrency: int | None = None
+    rate: float | None = None
+    users: int | None = None
+    lag_s: float | None = None
+    dropped: int = 0
+    overloaded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """What the samples say of one budget, and the evidence for it.
 
@@ -73,6 +113,8 @@ class Verdict:
         reason: why it is undecided, or how it was decided, in one clause.
         log_e_over: natural logarithm of the evidence that the quantile lies over the budget.
         log_e_within: the same for within; an outcome is proven once its evidence reaches 1 / alpha.
+        machine: what the machine added; None where it has no clock for that.
+        arrivals: how the samples arrived; None is one after another.
     """
 
     budget: Budget
@@ -85,6 +127,8 @@ class Verdict:
     reason: str
     log_e_over: float
     log_e_within: float
+    machine: MachineTime | None = None
+    arrivals: Arrivals | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +156,7 @@ class Run:
         ended: False when the run was still waiting at the time limit.
         seconds: from its due time to its end.
         played: when it began and ended, on the clock of ``time.perf_counter``; it may begin later than it was due.
+        machine_s: how much of the seconds the machine added.
     """
 
     user: str
@@ -121,6 +166,7 @@ class Run:
     ended: bool = True
     seconds: float = 0.0
     played: Interval = NEVER
+    machine_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +263,7 @@ class Result:
         seed: determines every canary.
         interrupted: it was stopped; what was measured until then is here.
         notes: what a reader should know besides.
+        workers: how many processes of xdist competed for the machine.
     """
 
     nodeid: str
@@ -227,6 +274,7 @@ class Result:
     seed: int | None = None
     interrupted: bool = False
     notes: tuple[str, ...] = field(default=())
+    workers: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,7 +69,8 @@ def _state(config: pytest.Config) -> State:
     for path in settings.report:
         if path.is_dir():
             raise SettingError(f"--isolation-report={path} is a folder; name a file in it: {path / 'isolation.json'}")
-    return State(settings, getattr(config, "workerinput", {}).get("isolation_seed"))
+    worker = getattr(config, "workerinput", {})
+    return State(settings, worker.get("isolation_seed"), worker.get("workercount", 1))
 
 
 @pytest.hookimpl(optionalhook=True)

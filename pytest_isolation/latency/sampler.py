@@ -1,7 +1,8 @@
 """Runs a body until its budgets are decided: a task and a Context of its own for each sample, the clock inside.
 
-What to do next is a generator that knows no event loop (``course``); a thin shell each for synchronous bodies, for
-asynchronous ones and for paced arrivals does it. A loop in one task would carry ContextVars from sample to sample.
+What to do next is a generator that knows no event loop (``course``); a thin shell each for synchronous and for
+asynchronous bodies does it, and ``arrivals`` has those for several at once. A loop in one task would carry
+ContextVars from sample to sample.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ class Limits:
         warm_up: runs before the first sample.
         pause_s: between a suspected failure and the run that is to confirm it.
         blind: give up after so many runs in which a judged span was not entered once.
+        patience: where every sample so far is over, go on to prove it for so many times the seconds.
     """
 
     seconds: float = 1.0
@@ -41,6 +43,7 @@ class Limits:
     warm_up: int = 5
     pause_s: float = 0.25
     blind: int = 20
+    patience: float = 5.0
 
 
 class Course:
@@ -71,9 +74,15 @@ class Course:
         step = self._ledger.step
         if step is not Step.SAMPLE:
             return step
-        if self.begun >= self._cap or perf_counter() >= self._deadline or self._is_blind():
+        if self.begun >= self._cap or self._is_late() or self._is_blind():
             return Step.STOP
         return step
+
+    def _is_late(self) -> bool:
+        late_s = perf_counter() - self._deadline
+        return late_s >= 0 and not (
+            self._ledger.is_hopeless and late_s < self._limits.seconds * (self._limits.patience - 1)
+        )
 
     def _is_blind(self) -> bool:
         if not self._sighted and self.ended >= self._limits.blind:
@@ -122,19 +131,21 @@ def sample_sync(body: Callable[[], object], ledger: Ledger, limits: Limits, span
         limits: how far it is sampled.
         span: the part that the body is.
     """
+    clock = ledger.clock
 
     def run() -> None:
+        mark = clock.start()
         start = perf_counter()
         value = body()
         seconds = perf_counter() - start
-        _take(ledger, value, seconds, span)
+        take(ledger, value, seconds, clock.lost_s(mark, seconds), span)
 
     for index, step in enumerate(course(ledger, limits)):
         if step is Step.CONFIRM:
             gc.collect()
             time.sleep(limits.pause_s)
         else:
-            with _nth_run(index):
+            with nth_run(index):
                 contextvars.copy_context().run(run)
 
 
@@ -149,90 +160,42 @@ async def sample_async(
         limits: how far it is sampled.
         span: the part that the body is.
     """
+    clock = ledger.clock
 
     async def run() -> None:
+        mark = clock.start()
         start = perf_counter()
         value = await body()
         seconds = perf_counter() - start
-        _take(ledger, value, seconds, span)
+        take(ledger, value, seconds, clock.lost_s(mark, seconds), span)
 
     for index, step in enumerate(course(ledger, limits)):
         if step is Step.CONFIRM:
             gc.collect()
             await anyio.sleep(limits.pause_s)
         else:
-            with _nth_run(index):
-                await _in_own_task(run)
+            with nth_run(index):
+                await in_own_task(run)
 
 
-async def sample_paced(body: Callable[[], Awaitable[object]], ledger: Ledger, limits: Limits, rate: float) -> None:
-    """Sample an asynchronous body in an open model: arrivals are fixed beforehand and wait for nobody.
-
-    Latency counts from the moment at which a run was due, so a backend that stalls cannot hide behind requests that
-    were never sent (coordinated omission; Tene, *How NOT to measure latency*). Nothing of the warm-up is in flight
-    when the first sample is due, and a run that has begun is waited for: leaving out the slow ones would flatter.
-
-    Args:
-        body: run once for every arrival, in a task of its own.
-        ledger: where samples go.
-        limits: how far it is sampled.
-        rate: arrivals a second.
-    """
-    errors: list[BaseException] = []
-
-    async def warm() -> None:
-        _take(ledger, await body(), 0.0, BODY)
-
-    async def run(due: float) -> None:
-        with _caught(errors), _Repeated(warmed + rest.ended):
-            value = await body()
-            seconds = perf_counter() - due
-            _take(ledger, value, seconds, BODY)
-            rest.ended += 1
-        if errors:
-            tasks.cancel_scope.cancel()
-
-    warmed = 0
-    for number in warm_up(limits):
-        with _nth_run(number):
-            await _in_own_task(warm)
-        warmed = number + 1
-        if ledger.measured:
-            return
-    ledger.clear()
-    rest = Course(ledger, limits)
-    while (step := rest.step) is not Step.STOP:
-        if step is Step.CONFIRM:
-            gc.collect()
-            await anyio.sleep(limits.pause_s)
-            rest.confirm()
-        start, first = perf_counter(), rest.begun
-        with interruption_unwrapped():
-            async with anyio.create_task_group() as tasks:
-                while rest.step is Step.SAMPLE:
-                    due = start + (rest.begun - first) / rate
-                    rest.begun += 1
-                    await anyio.sleep(max(0.0, due - perf_counter()))
-                    tasks.start_soon(run, due)
-        if errors:
-            raise errors[0]
-
-
-def _take(ledger: Ledger, value: object, seconds: float, span: str | None) -> None:
+def take(ledger: Ledger, value: object, seconds: float, machine_s: float, span: str | None = BODY) -> None:
     """Take the time of a run as a sample, unless the body recorded its own or sampled a part of itself."""
     if value is not None:
         refuse_awaitable(value)
     if not (ledger.self_timed or ledger.measured):
-        ledger.add(seconds, span)
+        ledger.add(seconds, span, machine_s)
 
 
-def _nth_run(ended: int) -> AbstractContextManager[None]:
+def nth_run(ended: int) -> AbstractContextManager[None]:
     """Watch the first run for coroutines that nobody awaits; say of later ones that earlier ones went well."""
-    return _Repeated(ended) if ended else refuse_unawaited()
+    return Repeated(ended) if ended else refuse_unawaited()
 
 
-class _Repeated:
-    """A class, because a generator would cost a tenth of a short sample."""
+class Repeated:
+    """Says of a run that raises how many went well before.
+
+    A class, because a generator would cost a tenth of a short sample.
+    """
 
     __slots__ = ("_ended",)
 
@@ -253,26 +216,27 @@ class _Repeated:
             )
 
 
-async def _in_own_task(run: Callable[[], Awaitable[None]]) -> None:
+async def in_own_task(run: Callable[[], Awaitable[None]]) -> None:
+    """Run in a task and a Context of its own, and let its exceptions through as they are."""
     if on_asyncio():
         # A third of the price of a task group, and cancellation passes through an awaited task by itself.
         await asyncio.get_running_loop().create_task(run())  # type: ignore[arg-type]
         return
     errors: list[BaseException] = []
 
-    async def caught() -> None:
-        with _caught(errors):
+    async def run_caught() -> None:
+        with caught(errors):
             await run()
 
     with interruption_unwrapped():
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(caught)
+            tasks.start_soon(run_caught)
     if errors:
         raise errors[0]
 
 
 @contextmanager
-def _caught(errors: list[BaseException]) -> Iterator[None]:
+def caught(errors: list[BaseException]) -> Iterator[None]:
     """Keep what a body raises out of the task group, which would wrap it: the user is to see it plain."""
     try:
         yield

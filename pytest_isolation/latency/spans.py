@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
+from dataclasses import replace
 from math import isfinite
 from time import perf_counter
 from types import TracebackType
 
 from pytest_isolation.errors import MisuseError, NothingMeasured
 from pytest_isolation.latency.decide import Gate, Rule, Step, next_step
-from pytest_isolation.model import Budget, Verdict
+from pytest_isolation.latency.noise import Clock, Mark, NoClock
+from pytest_isolation.model import Arrivals, Budget, Outcome, Verdict
 
 BODY = None
 
@@ -26,16 +28,23 @@ class Ledger:
     Args:
         budgets: what is judged; a budget whose span is None judges the whole body.
         rule: what counts as proof.
+        clock: tells what the machine added; None takes all of a latency for the code's own.
 
     Attributes:
+        clock: the same.
         samples: seconds, by span.
+        machine: what the machine added to each of them, in seconds.
+        raised: how often an entry of a span ended with an exception, which is no sample.
         gates: one for each budget.
         self_timed: the body recorded its own time (``Recorder.record``), so that the sampler does not.
         measured: the spans that the body sampled by itself (``adopt``), so that it is not to be repeated.
+        arrivals: how the samples of the body arrived; None is one after another.
     """
 
-    def __init__(self, budgets: Iterable[Budget], rule: Rule | None = None) -> None:
+    def __init__(self, budgets: Iterable[Budget], rule: Rule | None = None, clock: Clock | None = None) -> None:
         self._rule = rule
+        self.clock = clock or NoClock()
+        self.arrivals: Arrivals | None = None
         self._budgets = tuple(budgets)
         self.self_timed = False
         self.measured: set[str | None] = set()
@@ -44,16 +53,20 @@ class Ledger:
     def clear(self) -> None:
         """Forget every sample: what came before was warm-up."""
         self.samples: defaultdict[str | None, list[float]] = defaultdict(list)
+        self.machine: defaultdict[str | None, list[float]] = defaultdict(list)
+        self.raised: Counter[str] = Counter()
         self.gates = [Gate(budget, self._rule) for budget in self._budgets]
         self._by_span: defaultdict[str | None, list[Gate]] = defaultdict(list)
         for gate in self.gates:
             self._by_span[gate.budget.span].append(gate)
 
-    def add(self, seconds: float, span: str | None = BODY) -> None:
-        """Take one sample of a span, or of the body."""
+    def add(self, seconds: float, span: str | None = BODY, machine_s: float = 0.0) -> None:
+        """Take one sample of a span, or of the body, and what of it the machine added."""
+        machine_s = min(machine_s, seconds)
         self.samples[span].append(seconds)
+        self.machine[span].append(machine_s)
         for gate in self._by_span.get(span, ()):
-            gate.add(seconds)
+            gate.add(seconds, machine_s)
 
     @property
     def blind(self) -> bool:
@@ -67,12 +80,12 @@ class Ledger:
 
     def part(self, span: str | None) -> Ledger:
         """A ledger of its own for one span, with the same budgets; ``adopt`` brings it back."""
-        return Ledger((budget for budget in self._budgets if budget.span == span), self._rule)
+        return Ledger((budget for budget in self._budgets if budget.span == span), self._rule, self.clock)
 
     def adopt(self, part: Ledger, span: str | None) -> None:
         """Take over what a part has measured: from now on the body is neither repeated nor timed."""
         self.measured.add(span)
-        self.samples[span] = part.samples[span]
+        self.samples[span], self.machine[span] = part.samples[span], part.machine[span]
         self.gates = [gate for gate in self.gates if gate.budget.span != span] + part.gates
         self._by_span[span] = part.gates
 
@@ -80,6 +93,11 @@ class Ledger:
     def step(self) -> Step:
         """What the gates want next."""
         return next_step(self.gates)
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Of some budget every sample is over so far."""
+        return any(gate.is_hopeless for gate in self.gates)
 
     def confirm(self) -> None:
         """Begin the confirming run of every gate that asked for it."""
@@ -93,7 +111,25 @@ class Ledger:
         Args:
             seconds: how long the sampling took.
         """
-        return tuple(gate.verdict(self.samples.get(gate.budget.span, ()), seconds) for gate in self.gates)
+        return tuple(self._verdict(gate, seconds) for gate in self.gates)
+
+    def _verdict(self, gate: Gate, seconds: float) -> Verdict:
+        span = gate.budget.span
+        machine_s = self.machine.get(span, ()) if self.clock.known else None
+        verdict = gate.verdict(self.samples.get(span, ()), seconds, machine_s)
+        if self.arrivals is None or span in self.measured:
+            return verdict
+        if not self.arrivals.overloaded or span is not BODY:
+            return replace(verdict, arrivals=self.arrivals)
+        outcome = Outcome.FAIL if verdict.outcome is Outcome.FAIL else Outcome.UNDECIDED
+        # A latency that grows as long as one looks has no quantile.
+        return replace(
+            verdict,
+            arrivals=self.arrivals,
+            outcome=outcome,
+            estimates=(),
+            reason="overloaded: the queue is still growing",
+        )
 
     def require_samples(self) -> None:
         """Refuse a budget without a sample.
@@ -106,44 +142,56 @@ class Ledger:
             if not self.samples.get(span):
                 entered = ", ".join(repr(name) for name in self.samples if name is not None) or "none"
                 what = "the body" if span is None else f"the span {span!r}"
+                how = "was never measured"
+                if span is not None and self.raised[span]:
+                    how = f"raised each of the {self.raised[span]} times it was entered, and what raises is no sample"
                 raise NothingMeasured(
-                    f"{gate.budget.name} ≤ {gate.budget.limit_s * 1e3:g} ms has no sample: {what} was never measured. "
+                    f"{gate.budget.name} ≤ {gate.budget.limit_s * 1e3:g} ms has no sample: {what} {how}. "
                     f"Spans that were: {entered}. "
                     + (f"Enter it in the body: with latency.span({span!r}): …" if span else _BODY_HINT)
                 )
 
 
 class Span:
-    """A named part of an operation, timed from entry to exit; one that raises is not counted.
+    """A named part of an operation, timed from entry to exit; one that raises is no sample.
 
     Works with ``with`` and with ``async with``. Every entry takes a sample of its own.
     """
 
-    __slots__ = ("_ledger", "_name", "_start")
+    __slots__ = ("_ledger", "_mark", "_name", "_start")
 
     def __init__(self, ledger: Ledger, name: str) -> None:
         self._ledger = ledger
         self._name = name
+        self._mark: Mark | None = None
 
     def __enter__(self) -> None:
+        if self._mark is not None:
+            raise MisuseError(
+                f"this span {self._name!r} is entered already, and times one thing at once: "
+                f"call latency.span({self._name!r}) for each"
+            )
+        self._mark = self._ledger.clock.start()
         self._start = perf_counter()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
         seconds = perf_counter() - self._start
+        assert self._mark is not None
+        mark, self._mark = self._mark, None
         if kind is None:
-            self._ledger.add(seconds, self._name)
+            self._ledger.add(seconds, self._name, self._ledger.clock.lost_s(mark, seconds))
+        else:
+            self._ledger.raised[self._name] += 1
 
     async def __aenter__(self) -> None:
-        self._start = perf_counter()
+        self.__enter__()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
-        seconds = perf_counter() - self._start
-        if kind is None:
-            self._ledger.add(seconds, self._name)
+        self.__exit__(kind, error, where)
 
 
 class Recorder:
@@ -170,8 +218,10 @@ class Recorder:
             span: of which named part; None stands for the body, whose own time is then not taken.
 
         Raises:
-            MisuseError: the latency is negative, infinite or not a number.
+            MisuseError: the latency is negative, infinite or not a number, or the span is no text.
         """
+        if span is not BODY and (not isinstance(span, str) or not span):
+            raise MisuseError(f"a span is named by a text: latency.record(0.002, span='agent.create'), not {span!r}")
         if (
             isinstance(seconds, bool)
             or not isinstance(seconds, int | float)

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from itertools import accumulate
 from time import perf_counter
+from typing import Any, Protocol
 
 import anyio
 
@@ -20,7 +21,11 @@ _SWITCH_INTERVAL_S = 1e-5
 
 
 async def crowd(
-    scenario: Callable[[User], Awaitable[object]], users: Sequence[User], limit_s: float, rate: float | None = None
+    scenario: Callable[[User], Awaitable[object]],
+    users: Sequence[User],
+    limit_s: float,
+    rate: float | None = None,
+    clock: Clock | None = None,
 ) -> list[Run]:
     """Let users play the scenario concurrently, on the running event loop.
 
@@ -29,6 +34,7 @@ async def crowd(
         users: who plays.
         limit_s: who has not ended after this time is cancelled, and has not ended.
         rate: arrivals a second, evenly spaced and fixed beforehand; None lets all of them arrive at once.
+        clock: tells what the machine added to each run.
 
     Returns:
         A run for each user, timed from the moment it was due.
@@ -36,7 +42,7 @@ async def crowd(
     runs: dict[User, Run] = {}
     played: dict[User, Interval] = {}
     cancelled = anyio.get_cancelled_exc_class()
-    start = perf_counter()
+    start, mark = perf_counter(), _mark(clock)
 
     async def timed(user: User) -> None:
         begun = perf_counter()
@@ -45,7 +51,7 @@ async def crowd(
         finally:
             played[user] = Interval(begun, perf_counter())
 
-    async def play(user: User, due: float) -> None:
+    async def play(user: User, due: float, mark: Any) -> None:
         error: BaseException | None = None
         try:
             await _in_own_task(timed, user)
@@ -55,15 +61,17 @@ async def crowd(
         except BaseException as raised:  # pytest's own outcomes are BaseExceptions, and are this user's
             error = raised
         when = played.get(user) or Interval(due, perf_counter())
-        runs[user] = run_of(user, error, True, when.high - due, when)
+        runs[user] = run_of(user, error, True, when.high - due, when, _lost_s(clock, mark, when.high - due))
 
     with interruption_unwrapped(), anyio.move_on_after(limit_s):
         async with anyio.create_task_group() as tasks:
             for index, user in enumerate(users):
                 due = start if rate is None else start + index / rate
+                if clock and rate is not None:
+                    mark = clock.as_of(due)
                 if (early := due - perf_counter()) > 0:
                     await anyio.sleep(early)
-                tasks.start_soon(play, user, due)
+                tasks.start_soon(play, user, due, mark)
     return [runs.get(user) or run_of(user, None, False, perf_counter() - start) for user in users]
 
 
@@ -71,6 +79,19 @@ def most_at_once(runs: Iterable[Run]) -> int:
     """How many runs were under way at the same time, at the most."""
     changes = [(at, step) for run in runs for at, step in ((run.played.low, 1), (run.played.high, -1))]
     return max(accumulate(step for _, step in sorted(changes)), default=0)
+
+
+class Clock(Protocol):
+    """Tells what the machine added (``latency.noise``)."""
+
+    def start(self) -> Any:
+        """Where the clocks of the calling thread stand."""
+
+    def as_of(self, due: float) -> Any:
+        """Where they stood at a moment that may be past."""
+
+    def lost_s(self, since: Any, seconds: float) -> float:
+        """How many of the seconds since then were the machine's."""
 
 
 class CancelledByOthers(Exception):
@@ -93,7 +114,11 @@ async def _in_own_task(scenario: Callable[[User], Awaitable[object]], user: User
 
 
 def crowd_in_threads(
-    scenario: Callable[[User], object], users: Sequence[User], limit_s: float, often: bool = True
+    scenario: Callable[[User], object],
+    users: Sequence[User],
+    limit_s: float,
+    often: bool = True,
+    clock: Clock | None = None,
 ) -> list[Run]:
     """Let users play the scenario concurrently, a thread each.
 
@@ -104,12 +129,13 @@ def crowd_in_threads(
         users: who plays.
         limit_s: who has not ended after this time is left behind, and has not ended.
         often: switch threads as often as the interpreter allows, which finds more and takes longer.
+        clock: tells what the machine added to each run.
 
     Returns:
         A run for each user, timed from the moment at which all of them were let go.
     """
     if len(users) == 1:
-        return [contextvars.copy_context().run(_play_here, scenario, users[0], perf_counter())]
+        return [contextvars.copy_context().run(_play_here, scenario, users[0], perf_counter(), clock)]
     runs: dict[User, Run] = {}
     let_go: list[float] = []
     barrier = threading.Barrier(len(users), action=lambda: let_go.append(perf_counter()))
@@ -121,7 +147,7 @@ def crowd_in_threads(
             return
         [due] = let_go
         try:
-            runs[user] = _play_here(scenario, user, due)
+            runs[user] = _play_here(scenario, user, due, clock)
         except BaseException as error:  # nobody else would see it: a thread has no caller
             runs[user] = run_of(user, error, True, perf_counter() - due)
 
@@ -146,7 +172,8 @@ def crowd_in_threads(
     return [runs.get(user) or run_of(user, None, False, limit_s) for user in users]
 
 
-def _play_here(scenario: Callable[[User], object], user: User, due: float) -> Run:
+def _play_here(scenario: Callable[[User], object], user: User, due: float, clock: Clock | None) -> Run:
+    mark = _mark(clock)
     begun, error = perf_counter(), None
     try:
         scenario(user)
@@ -155,4 +182,12 @@ def _play_here(scenario: Callable[[User], object], user: User, due: float) -> Ru
     except BaseException as raised:  # pytest's own outcomes are BaseExceptions, and are this user's
         error = raised
     ended = perf_counter()
-    return run_of(user, error, True, ended - due, Interval(begun, ended))
+    return run_of(user, error, True, ended - due, Interval(begun, ended), _lost_s(clock, mark, ended - due))
+
+
+def _mark(clock: Clock | None) -> Any:
+    return None if clock is None else clock.start()
+
+
+def _lost_s(clock: Clock | None, mark: Any, seconds: float) -> float:
+    return 0.0 if clock is None else clock.lost_s(mark, seconds)

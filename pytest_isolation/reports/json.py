@@ -14,7 +14,19 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from pytest_isolation.model import Budget, Estimate, Finding, Interval, Kind, Outcome, PhaseCount, Result, Verdict
+from pytest_isolation.model import (
+    Arrivals,
+    Budget,
+    Estimate,
+    Finding,
+    Interval,
+    Kind,
+    MachineTime,
+    Outcome,
+    PhaseCount,
+    Result,
+    Verdict,
+)
 
 VERSION = 1
 
@@ -57,8 +69,17 @@ def _verdict(encoded: Mapping[str, Any]) -> Verdict:
             "budget": Budget(**encoded["budget"]),
             "outcome": Outcome(encoded["outcome"]),
             "estimates": tuple(map(_estimate, encoded["estimates"])),
+            "machine": _machine(encoded["machine"]),
+            "arrivals": encoded["arrivals"] and Arrivals(**encoded["arrivals"]),
         }
     )
+
+
+def _machine(encoded: Mapping[str, Any] | None) -> MachineTime | None:
+    if encoded is None:
+        return None
+    estimate = encoded["estimate"]
+    return MachineTime(**{**encoded, "estimate": None if estimate is None else _estimate(estimate)})
 
 
 def _estimate(encoded: Mapping[str, Any]) -> Estimate:

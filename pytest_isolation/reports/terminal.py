@@ -6,13 +6,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from math import isfinite
 from typing import TYPE_CHECKING
 
-from pytest_isolation.model import Estimate, Finding, Kind, Outcome, Result, Verdict
+from pytest_isolation.model import Arrivals, Estimate, Finding, Kind, MachineTime, Outcome, Result, Verdict
 
 if TYPE_CHECKING:
     import pytest
 
     from pytest_isolation.settings import Settings
 
+# A share of the sampled time that is the machine's: below it, nothing would read differently.
+_WORTH_A_LINE = 0.02
 _SHOWN = {Kind.LEAK: 3, Kind.DIFFERENT: 3}
 _HEADLINES = {Outcome.FAIL: "OVER BUDGET", Outcome.UNDECIDED: "UNDECIDED", Outcome.PASS: "WITHIN"}
 
@@ -56,13 +58,45 @@ def finding_text(finding: Finding, command: str) -> str:
 
 
 def verdict_text(verdict: Verdict) -> str:
-    """One verdict with its evidence, in two lines."""
+    """One verdict with its evidence: what and how much, how sure, what the machine added, how the runs arrived."""
     budget = verdict.budget
     name = f"span {budget.span!r}  " if budget.span else ""
     head = f"{_HEADLINES[verdict.outcome]}  {name}{quantile_text(verdict)}, budget {duration(budget.limit_s)}"
     allowed = f"; {_percent(1 - budget.quantile)} allowed" if budget.quantile < 1 else "; none allowed"
     share = f"{_percent(verdict.over / verdict.samples)}{allowed}" if verdict.samples else "none taken"
-    return f"{head}\n  {verdict.over} of {verdict.samples} samples over budget ({share}); {verdict.reason}"
+    evidence = f"{verdict.over} of {verdict.samples} samples over budget ({share}); {verdict.reason}"
+    return "\n  ".join([head, evidence, *_machine(verdict), *_arrivals(verdict.arrivals)])
+
+
+def _machine(verdict: Verdict) -> Iterator[str]:
+    """What the machine added, where it says so and it matters."""
+    machine = verdict.machine
+    if machine is None:
+        if verdict.outcome is not Outcome.PASS:
+            yield "no machine clock here: time that other processes took cannot be told from the code's own"
+        return
+    if not machine.excluded and machine.seconds < _WORTH_A_LINE * machine.of_s:
+        return
+    own = ""
+    if machine.estimate is not None:
+        own = f"without machine time {verdict.budget.name} = {duration(machine.estimate.value_s)}, "
+    yield (
+        f"{own}{machine.over} of {verdict.samples} over; the machine was busy: of {duration(machine.of_s)} that were "
+        f"sampled, {duration(machine.seconds)} went to waiting for a core or to a slowed one"
+    )
+
+
+def _arrivals(arrivals: Arrivals | None) -> Iterator[str]:
+    """How the runs arrived, where they did not come one after another."""
+    if arrivals is None:
+        return
+    if arrivals.concurrency is not None:
+        yield f"{arrivals.concurrency} in flight at once, each followed by the next (closed)"
+        return
+    users = f"{arrivals.users} users, each " if arrivals.users else ""
+    lag = f", begun {duration(arrivals.lag_s)} late (p95)" if arrivals.lag_s is not None else ""
+    dropped = f", {arrivals.dropped} dropped because too many were in flight" if arrivals.dropped else ""
+    yield f"paced: {users}{arrivals.rate:g} arrivals a second, timed from when they were due{lag}{dropped}"
 
 
 def quantile_text(verdict: Verdict) -> str:
@@ -107,7 +141,7 @@ def budget_table(results: Iterable[Result]) -> list[tuple[Outcome, str]]:
     rows = [(verdict.outcome, _row(result, verdict)) for result in results for verdict in result.verdicts]
     if not rows:
         return []
-    heading = ("test", "n", "over / allowed", "p50", "p95", "p99 (99 % interval)", "budget", "verdict")
+    heading = ("test", "n", "over / allowed", "p50", "p95", "p99 (99 % interval)", "budget", "machine", "verdict")
     widths = [max(len(row[i]) for row in (heading, *(cells for _, cells in rows))) for i in range(len(heading))]
 
     def line(cells: Sequence[str]) -> str:
@@ -130,8 +164,23 @@ def _row(result: Result, verdict: Verdict) -> tuple[str, ...]:
         *(duration(shown[q].value_s) if q in shown else "–" for q in (0.5, 0.95)),
         f"{duration(p99.value_s)} ({_interval(p99)})" if p99 else "–",
         f"{budget.name} ≤ {duration(budget.limit_s)}",
-        verdict.outcome.value,
+        _share_of_machine(verdict.machine),
+        _outcome(verdict),
     )
+
+
+def _share_of_machine(machine: MachineTime | None) -> str:
+    if machine is None:
+        return "no clock"
+    return _percent(machine.seconds / machine.of_s) if machine.of_s else "–"
+
+
+def _outcome(verdict: Verdict) -> str:
+    if verdict.arrivals is not None and verdict.arrivals.overloaded:
+        return f"{verdict.outcome.value}, overloaded"
+    if verdict.outcome is Outcome.PASS and verdict.machine is not None and verdict.machine.excluded:
+        return "pass, machine time excluded"
+    return verdict.outcome.value
 
 
 def summary_line(results: Sequence[Result]) -> str:
@@ -161,7 +210,7 @@ def remarks(results: Iterable[Result]) -> list[str]:
     lines = []
     for result in results:
         for verdict in result.verdicts:
-            if verdict.outcome is Outcome.UNDECIDED:
+            if verdict.outcome is Outcome.UNDECIDED or (verdict.machine is not None and verdict.machine.excluded):
                 lines.append(f"{result.nodeid}: {verdict_text(verdict)}")
         if result.interrupted:
             lines.append(f"{result.nodeid}: interrupted; what was measured until then counts")
@@ -183,7 +232,9 @@ def show(
     for error in errors:
         terminal.line(f"ERROR: {error}", red=True, bold=True)
     if summary := summary_line(results):
-        terminal.line(f"{summary} (seed {seed})")
+        workers = max((result.workers for result in results), default=1)
+        beside = f", {workers} workers competed for the machine" if workers > 1 else ""
+        terminal.line(f"{summary} (seed {seed}{beside})")
 
 
 _CLEAN_REPLAY = (

@@ -195,6 +195,7 @@ def run_of(
     ended: bool = True,
     seconds: float = 0.0,
     played: Interval = NEVER,
+    machine_s: float = 0.0,
 ) -> Run:
     """What came of a user's way through the scenario.
 
@@ -204,5 +205,6 @@ def run_of(
         ended: False when it was stopped from outside.
         seconds: how long it took, from when it was due.
         played: when it began and ended.
+        machine_s: how much of the seconds the machine added.
     """
-    return Run(user._label, user._number, tuple(user._observations), error, ended, seconds, played)
+    return Run(user._label, user._number, tuple(user._observations), error, ended, seconds, played, machine_s)

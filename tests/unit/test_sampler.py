@@ -9,7 +9,7 @@ import pytest
 
 from pytest_isolation.errors import MisuseError, NothingMeasured
 from pytest_isolation.latency.decide import State
-from pytest_isolation.latency.sampler import Limits, sample_async, sample_paced, sample_sync
+from pytest_isolation.latency.sampler import Limits, sample_async, sample_sync
 from pytest_isolation.latency.spans import Ledger, Recorder
 from pytest_isolation.model import Budget, Outcome
 
@@ -206,42 +206,6 @@ def test_other_warnings_of_the_first_run_are_passed_on():
 
     with pytest.warns(UserWarning, match="mind the gap"):
         sample_sync(body, Ledger([P95]), Limits(samples=20))
-
-
-@on_every_loop
-async def test_paced_arrivals_wait_for_nobody():
-    """Each is due at a time of its own; a stall shows in those behind it."""
-    ledger = Ledger([Budget(0.5, 5.0)])
-    stalled = []
-
-    async def body():
-        if len(ledger.samples[None]) == 10 and not stalled:
-            stalled.append(1)
-            time.sleep(0.05)
-
-    await sample_paced(body, ledger, Limits(), rate=500)
-    assert len(ledger.samples[None]) >= 40
-    assert sum(seconds > 0.01 for seconds in ledger.samples[None]) >= 10
-
-
-@on_every_loop
-async def test_paced_arrivals_confirm_a_miss_too():
-    """After those in flight have ended."""
-    ledger = Ledger([TIGHT])
-    await sample_paced(anyio.lowlevel.checkpoint, ledger, Limits(pause_s=0.001), rate=5000)
-    assert outcome(ledger) is Outcome.FAIL
-
-
-@on_every_loop
-async def test_an_error_among_paced_arrivals_ends_them_and_arrives_plain():
-    """The others are cancelled."""
-
-    async def body():
-        await anyio.sleep(0.001)
-        raise ValueError("plain")
-
-    with pytest.raises(ValueError, match="plain"):
-        await sample_paced(body, Ledger([P95]), Limits(), rate=1000)
 
 
 def test_spans_are_judged_by_their_own_budgets():
