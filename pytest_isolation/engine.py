@@ -8,10 +8,11 @@ from __future__ import annotations
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from math import inf
 from time import perf_counter, sleep
+from typing import Any
 
 import anyio
 
@@ -21,6 +22,8 @@ from pytest_isolation.judge import Extensions, Judge
 from pytest_isolation.latency.arrivals import Pace, sample_closed, sample_paced
 from pytest_isolation.latency.decide import Step, least_to_pass
 from pytest_isolation.latency.noise import Clock
+from pytest_isolation.latency.otel import listening
+from pytest_isolation.latency.rounds import take_rounds
 from pytest_isolation.latency.sampler import Course, Limits, sample_async, sample_sync
 from pytest_isolation.latency.spans import Ledger
 from pytest_isolation.markers import Plan
@@ -92,22 +95,28 @@ class Play:
         self._other_notes: list[str] = []
         self._begun = self._sampled_s = 0.0
 
+    @contextmanager
+    def _under_way(self) -> Iterator[None]:
+        self.started, self._begun = True, perf_counter()
+        try:
+            with listening(self.ledger):
+                yield
+        finally:
+            self._sampled_s = perf_counter() - self._begun
+
     async def perform_async(self, call: Callable[..., Awaitable[object]]) -> None:
         """Play an asynchronous test in the running event loop.
 
         Args:
             call: the body; keyword arguments override what the fixtures gave.
         """
-        self._start()
-        try:
+        with self._under_way():
             if self.plan.users is not None:
                 await self.follow_async(self.script(self.plan.users), call)
             elif self.plan.budgets:
                 await self._sample(call)
             else:
                 await call()
-        finally:
-            self._sampled_s = perf_counter() - self._begun
 
     async def _sample(self, call: Callable[[], Awaitable[object]]) -> None:
         load = self.plan.load
@@ -118,25 +127,23 @@ class Play:
         else:
             await sample_async(call, self.ledger, self.limits)
 
-    def perform_sync(self, call: Callable[..., object]) -> None:
+    def perform_sync(self, call: Callable[..., object], benchmark: Any = None) -> None:
         """Play a synchronous test; its crowd plays in threads.
 
         Args:
             call: the body; keyword arguments override what the fixtures gave.
+            benchmark: pytest-benchmark's fixture, if the body takes it: it repeats a part of the body by itself.
         """
-        self._start()
-        try:
+        with self._under_way():
             if self.plan.users is not None:
                 self._follow_sync(self.script(self.plan.users), call)
+            elif self.plan.budgets and benchmark is not None:
+                call()
+                self._other_notes += filter(None, [take_rounds(benchmark, self.ledger)])
             elif self.plan.budgets:
                 sample_sync(call, self.ledger, self.limits)
             else:
                 call()
-        finally:
-            self._sampled_s = perf_counter() - self._begun
-
-    def _start(self) -> None:
-        self.started, self._begun = True, perf_counter()
 
     async def follow_async(self, script: Script, call: Callable[..., Awaitable[object]]) -> None:
         """Play the scenes of a script in the running event loop."""
@@ -319,6 +326,11 @@ class Play:
         return self._judge.first_error
 
     @property
+    def seconds(self) -> float:
+        """How long the body has been played."""
+        return self._sampled_s or (perf_counter() - self._begun if self.started else 0.0)
+
+    @property
     def is_judged(self) -> bool:
         """Something was measured or played, so that there is a result to report."""
         return self.plan.is_judged or bool(self.players or self._phases)
@@ -326,11 +338,10 @@ class Play:
     def result(self, interrupted: bool = False) -> Result:
         """What is proven so far."""
         phases = (PhaseCount(phase, runs, self._phase_s[phase]) for phase, runs in self._phases.items())
-        seconds = self._sampled_s or (perf_counter() - self._begun)
         return Result(
             nodeid=self.plan.nodeid,
             command=self.plan.command,
-            verdicts=self.ledger.verdicts(seconds) if self.started else (),
+            verdicts=self.ledger.verdicts(self.seconds) if self.started else (),
             findings=tuple(self.findings),
             phases=tuple(phases),
             seed=self._seed,

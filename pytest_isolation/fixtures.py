@@ -16,12 +16,15 @@ from pytest_isolation.errors import BackendError, MisuseError
 from pytest_isolation.settings import Settings
 
 if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+
     from pytest_isolation.backend import Backend
     from pytest_isolation.engine import Play
     from pytest_isolation.judge import Extensions
     from pytest_isolation.latency.noise import Clock
     from pytest_isolation.latency.spans import Ledger, Span
     from pytest_isolation.model import Report
+    from pytest_isolation.session_budgets import Session
     from pytest_isolation.users.cast import Cast, User
 
 NAMES = frozenset({"user", "users", "latency", "isolation", "isolation_backend"})
@@ -40,13 +43,15 @@ class State:
         seed: determines every canary.
         takes: how often each test has been played, so that a repeated one gets canaries of its own.
         workers: how many processes of xdist share the machine.
+        session: collects what is judged at the end; None if nothing is.
     """
 
-    def __init__(self, settings: Settings, seed: int | None, workers: int = 1) -> None:
+    def __init__(self, settings: Settings, seed: int | None, workers: int = 1, session: Session | None = None) -> None:
         self.settings = settings
         self.seed: int = next(s for s in (settings.seed, seed, secrets.randbelow(10**9)) if s is not None)
         self.takes: Counter[str] = Counter()
         self.workers = workers
+        self.session = session
 
     @cached_property
     def clock(self) -> Clock:
@@ -76,7 +81,7 @@ def play_of(item: pytest.Item) -> Play:
 
         state = item.config.stash[STATE]
         plan = read_plan(item, state.settings)
-        clock = state.clock if plan.budgets else None
+        clock = state.clock if plan.budgets or state.session else None
         item.stash[PLAY] = Play(
             plan, state.settings, state.cast(item.nodeid), state.seed, _extensions(item), clock, state.workers
         )
@@ -158,6 +163,18 @@ class Latency:
         """
         self._recorder.record(seconds, span)
 
+    def listen_to(self, provider: TracerProvider) -> None:
+        """Take the spans of an OpenTelemetry provider as samples; the one that is set globally is heard anyway.
+
+        Args:
+            provider: a ``TracerProvider`` of the SDK.
+        """
+        from pytest_isolation.latency.otel import listen_to
+
+        if not callable(getattr(provider, "add_span_processor", None)):
+            raise MisuseError(f"listen_to() takes a TracerProvider of the OpenTelemetry SDK, not {provider!r}")
+        listen_to(provider, self._play.ledger)
+
     async def measure(self, part: Callable[[], Awaitable[object]], span: str | None = None) -> None:
         """Sample a part of an async body until the marker's budgets are decided; the body itself then runs only once.
 
@@ -170,6 +187,7 @@ class Latency:
         """
         from pytest_isolation.latency.sampler import sample_async
 
+        _refuse_uncallable(part, "await latency.measure(part)")
         with self._part(span) as own:
             await sample_async(_async_only(part), own, self._play.limits, span)
 
@@ -185,6 +203,7 @@ class Latency:
         """
         from pytest_isolation.latency.sampler import sample_sync
 
+        _refuse_uncallable(part, "latency.measure_sync(part)")
         with self._part(span) as own:
             sample_sync(part, own, self._play.limits, span)
 
@@ -206,6 +225,15 @@ class Latency:
             yield own
         finally:
             ledger.adopt(own, span)
+
+
+def _refuse_uncallable(part: object, form: str) -> None:
+    if callable(part):
+        return
+    if inspect.iscoroutine(part):
+        part.close()  # or Python would complain too, and of something else
+        raise MisuseError(f"a coroutine can be awaited only once: hand over the function itself, as in {form}")
+    raise MisuseError(f"{part!r} cannot be called; hand over a function without arguments, as in {form}")
 
 
 def _async_only(part: Callable[[], Awaitable[object]]) -> Callable[[], Awaitable[object]]:

@@ -30,6 +30,7 @@ MARKERS = {
     "of one may reach another. Needs the `user` fixture.",
 }
 RESULT = pytest.StashKey["Result"]()
+SPANS = pytest.StashKey[dict[str, Any]]()
 MISTAKE = pytest.StashKey[str]()
 COLLECTED = pytest.StashKey["Collected"]()
 
@@ -69,8 +70,14 @@ def _state(config: pytest.Config) -> State:
     for path in settings.report:
         if path.is_dir():
             raise SettingError(f"--isolation-report={path} is a folder; name a file in it: {path / 'isolation.json'}")
-    worker = getattr(config, "workerinput", {})
-    return State(settings, worker.get("isolation_seed"), worker.get("workercount", 1))
+    worker, session = getattr(config, "workerinput", {}), None
+    workers = worker.get("workercount", 1)
+    if settings.budgets:
+        from pytest_isolation.session_budgets import Session, read_budgets
+
+        budgets = read_budgets(settings.budgets)  # a mistake is one without CI mode too
+        session = Session(budgets, workers) if settings.budget else None
+    return State(settings, worker.get("isolation_seed"), workers, session)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -141,6 +148,9 @@ class Playing:
 
             report.isolation = encode(item.stash[RESULT])  # type: ignore[attr-defined] # reaches a controller of xdist
             del item.stash[RESULT]
+        if call.when == "call" and SPANS in item.stash:
+            report.isolation_spans = item.stash[SPANS]  # type: ignore[attr-defined]
+            del item.stash[SPANS]
         return report
 
 
@@ -159,6 +169,8 @@ def _play(item: pytest.Function) -> Generator[None, object, object]:
             raise
     finally:
         item.obj = body
+        if (session := item.config.stash[STATE].session) is not None:
+            item.stash[SPANS] = session.measured(play.ledger, play.seconds)
         del item.stash[fixtures.PLAY]
     if said:  # outside of the except clause, or pytest would show both
         pytest.fail(said, pytrace=False)
@@ -225,8 +237,15 @@ class Collected:
             from pytest_isolation.reports.json import decode
 
             self.results[report.nodeid] = decode(encoded)
+        spans = getattr(report, "isolation_spans", None)
+        if spans is not None and not self._is_worker and self._state.session is not None:
+            self._state.session.add(spans)
+            del report.isolation_spans  # reports are kept to the end, and these are large
 
-    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+    @pytest.hookimpl(tryfirst=True)  # before JUnit's file is written, and pytest's own summary
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) and not session.config.option.collectonly:
+            self._judge_session(session)
         for path in () if self._is_worker else self._state.settings.report:
             from pytest_isolation.reports.json import write
 
@@ -235,6 +254,21 @@ class Collected:
             except OSError as error:
                 self._errors.append(f"the report was not written: {error}")
                 session.exitstatus = session.exitstatus or pytest.ExitCode.USAGE_ERROR
+
+    def _judge_session(self, session: pytest.Session) -> None:
+        """Judge the budgets of the ini file; each that is missed is a failed test, which every reporter knows."""
+        if self._state.session is None or self._is_worker:
+            return
+        from pytest_isolation.reports.terminal import session_failures
+        from pytest_isolation.session_budgets import NODEID
+
+        result = self.results[NODEID] = self._state.session.result
+        for name, said in session_failures(result, self._state.settings.fails_on_doubt):
+            nodeid = f"{NODEID}::{name}"
+            report = pytest.TestReport(nodeid, (NODEID, None, name), {}, "failed", said, "call")
+            session.testsfailed += 1
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+            session.config.hook.pytest_runtest_logreport(report=report)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if not self.results and not self._errors:

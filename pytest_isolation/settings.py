@@ -27,6 +27,7 @@ class Setting(NamedTuple):
         read: turns a text (or a typed ini value) into the value; raises ValueError with the right form.
         metavar: what ``--help`` shows for the value; None for a flag.
         repeatable: may be given several times.
+        only_ini: stands in the ini file alone.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Setting(NamedTuple):
     read: Callable[[Any], Any]
     metavar: str | None = None
     repeatable: bool = False
+    only_ini: bool = False
 
     @property
     def option(self) -> str:
@@ -66,6 +68,7 @@ class Settings:
         undecided: what an undecided budget means in CI mode, ``warn`` or ``fail``.
         replay: the token of a finding that is to be played again.
         report: where to write reports.
+        budgets: what spans are judged by at the end of the session, in CI mode; a line each.
     """
 
     budget: bool = False
@@ -78,6 +81,7 @@ class Settings:
     undecided: str = "warn"
     replay: str | None = None
     report: tuple[Path, ...] = ()
+    budgets: tuple[str, ...] = ()
 
     @property
     def sampling_seconds(self) -> float:
@@ -160,6 +164,14 @@ SETTINGS = (
     Setting("undecided", "what an undecided budget means in CI mode: warn or fail", _choice("warn", "fail"), "WHAT"),
     Setting("replay", "play again what a finding was found by: its report prints the token", str, "TOKEN"),
     Setting("report", "write a machine-readable report to PATH.json", _report, "PATH", repeatable=True),
+    Setting(
+        "budgets",
+        "budgets on spans over the whole session, judged with --isolation-budget: agent.create p95 < 10ms, p99 < 20ms",
+        str,
+        "LINES",
+        repeatable=True,
+        only_ini=True,
+    ),
 )
 
 
@@ -171,7 +183,8 @@ def add_options(parser: pytest.Parser) -> None:
             kind: Mapping[str, Any] = {"action": "store_true"}
         else:
             kind = {"action": "append" if setting.repeatable else "store", "metavar": setting.metavar}
-        group.addoption(setting.option, dest=setting.ini, default=None, help=setting.help, **kind)
+        if not setting.only_ini:
+            group.addoption(setting.option, dest=setting.ini, default=None, help=setting.help, **kind)
         parser.addini(setting.ini, setting.help, type=_ini_type(setting), default=None)
 
 
@@ -196,8 +209,8 @@ def read_settings(config: pytest.Config, environment: Mapping[str, str] = os.env
     values: dict[str, Any] = {}
     for setting in SETTINGS:
         for where, raw in (
-            (setting.option, config.getoption(setting.ini)),
-            (setting.variable, environment.get(setting.variable) or None),
+            (setting.option, config.getoption(setting.ini, default=None)),
+            (setting.variable, None if setting.only_ini else environment.get(setting.variable) or None),
             (f"{setting.ini} in the ini file", _ini_value(config, setting)),
         ):
             if raw is not None:

@@ -32,6 +32,8 @@ def stand_in(play: Play, body: Callable[..., Any], backend: Backend | None) -> C
         body: the test function, bound to its instance.
         backend: started before and closed after the body, if it is asynchronous.
     """
+    from pytest_isolation.latency.rounds import benchmark_of
+
     if inspect.iscoroutinefunction(body):
 
         @functools.wraps(body)
@@ -46,7 +48,7 @@ def stand_in(play: Play, body: Callable[..., Any], backend: Backend | None) -> C
                 raise MisuseError(
                     "`isolation_backend` is started in the loop of an async test, and this one is sync: make it async"
                 )
-            play.perform_sync(lambda **other: body(**{**given, **other}))
+            play.perform_sync(lambda **other: body(**{**given, **other}), benchmark_of(given))
 
     return played
 

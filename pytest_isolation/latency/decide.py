@@ -39,6 +39,7 @@ class Rule:
         least_excluding: no pass with machine time excluded on fewer samples.
         least_max: how many samples must stay below a ``max`` before it counts as kept.
         least_confirm: a confirming run may take this many samples, or as many as the first.
+        confirms: a failure needs a confirming run; without one the first proof is the last word.
     """
 
     alpha_over: float = 1e-4
@@ -51,6 +52,7 @@ class Rule:
     least_excluding: int = 100
     least_max: int = 100
     least_confirm: int = 400
+    confirms: bool = True
 
 
 class State(Enum):
@@ -223,8 +225,8 @@ class Gate:
             self.state = State.CONTENT
 
     def _suspect_or_fail(self) -> None:
-        if self.state is State.CONFIRMING:
-            self.confirmed = self._tally.n
+        if self.state is State.CONFIRMING or not self._rule.confirms:
+            self.confirmed = self._tally.n if self._rule.confirms else 0
             self.state = State.FAILED
         else:
             self.state = State.SUSPECT
@@ -271,7 +273,7 @@ class Gate:
         if self._belied:
             return "within at first, but over since, while another budget of this test was decided"
         if self.state is State.FAILED:
-            return f"confirmed in a second run of {self.confirmed}"
+            return f"confirmed in a second run of {self.confirmed}" if self._rule.confirms else "proven over"
         if self.state is State.PASSED:
             return "within, machine time excluded" if self._excluded else "proven within"
         if self.state is State.CONTENT:

@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
 from math import isfinite
+from threading import Lock
 from time import perf_counter
 from types import TracebackType
 
@@ -45,6 +46,7 @@ class Ledger:
         self._rule = rule
         self.clock = clock or NoClock()
         self.arrivals: Arrivals | None = None
+        self._lock = Lock()
         self._budgets = tuple(budgets)
         self.self_timed = False
         self.measured: set[str | None] = set()
@@ -62,11 +64,16 @@ class Ledger:
 
     def add(self, seconds: float, span: str | None = BODY, machine_s: float = 0.0) -> None:
         """Take one sample of a span, or of the body, and what of it the machine added."""
-        machine_s = min(machine_s, seconds)
-        self.samples[span].append(seconds)
-        self.machine[span].append(machine_s)
-        for gate in self._by_span.get(span, ()):
-            gate.add(seconds, machine_s)
+        with self._lock:  # spans end in threads too
+            self.samples[span].append(seconds)
+            self.machine[span].append(machine_s)
+            for gate in self._by_span.get(span, ()):
+                gate.add(seconds, machine_s)
+
+    @property
+    def entered(self) -> frozenset[str]:
+        """The spans that have samples."""
+        return frozenset(name for name in self.samples if name is not None)
 
     @property
     def blind(self) -> bool:

@@ -99,6 +99,22 @@ def _arrivals(arrivals: Arrivals | None) -> Iterator[str]:
     yield f"paced: {users}{arrivals.rate:g} arrivals a second, timed from when they were due{lag}{dropped}"
 
 
+def session_failures(result: Result, doubt: bool) -> Iterator[tuple[str, str]]:
+    """The session budgets that are not kept: the name of each, and why.
+
+    Args:
+        result: of the session.
+        doubt: an undecided budget is a failure too.
+    """
+    for verdict in result.verdicts:
+        budget = verdict.budget
+        name = f"{budget.span} {budget.name} < {budget.limit_s * 1e3:g}ms"
+        if not verdict.samples:
+            yield name, f"isolation_budgets: the span {budget.span!r} was never entered by any test of this session"
+        elif verdict.outcome is Outcome.FAIL or (doubt and verdict.outcome is Outcome.UNDECIDED):
+            yield name, verdict_text(verdict)
+
+
 def quantile_text(verdict: Verdict) -> str:
     """``p95 = 12.9 ms (99 % interval 12.1 … 13.8)``; the quantile alone where there are too few samples for it."""
     name = verdict.budget.name
