@@ -66,6 +66,7 @@ class Play:
         extensions: further oracles and exceptions.
         clock: tells what the machine adds to a latency.
         workers: how many processes share the machine.
+        tell: is told how a long test goes.
     """
 
     def __init__(
@@ -77,11 +78,12 @@ class Play:
         extensions: Extensions | None = None,
         clock: Clock | None = None,
         workers: int = 1,
+        tell: Callable[[str], None] | None = None,
     ) -> None:
         self.plan = plan
         self.cast = cast
         self.ledger = Ledger(plan.budgets, clock=clock)
-        self.limits = Limits(settings.sampling_seconds, settings.max_samples)
+        self.limits = Limits(settings.sampling_seconds, settings.max_samples, tell=tell)
         self.started = False
         self.players: list[User] = []
         self.bystander: User | None = None
@@ -103,6 +105,8 @@ class Play:
                 yield
         finally:
             self._sampled_s = perf_counter() - self._begun
+            if self.limits.tell is not None:
+                self.limits.tell("")
 
     async def perform_async(self, call: Callable[..., Awaitable[object]]) -> None:
         """Play an asynchronous test in the running event loop.

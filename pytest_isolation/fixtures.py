@@ -82,10 +82,29 @@ def play_of(item: pytest.Item) -> Play:
         state = item.config.stash[STATE]
         plan = read_plan(item, state.settings)
         clock = state.clock if plan.budgets or state.session else None
-        item.stash[PLAY] = Play(
-            plan, state.settings, state.cast(item.nodeid), state.seed, _extensions(item), clock, state.workers
-        )
+        cast, extensions, tell = state.cast(item.nodeid), _extensions(item), _progress(item.config)
+        item.stash[PLAY] = Play(plan, state.settings, cast, state.seed, extensions, clock, state.workers, tell)
     return item.stash[PLAY]
+
+
+def _progress(config: pytest.Config) -> Callable[[str], None] | None:
+    """What shows how far a long test has got; None where that would only be noise."""
+    terminal = config.pluginmanager.get_plugin("terminalreporter")
+    if terminal is None or not terminal.isatty or not terminal.showfspath or terminal.verbosity:
+        return None
+    from pytest_isolation.reports.progress import Progress
+
+    writer = terminal._tw  # past the reporter, which would take it for a part of its line
+    progress = Progress(writer._file, lambda: int(writer.fullwidth - writer.width_of_current_line))
+    capture = config.pluginmanager.get_plugin("capturemanager")
+    if capture is None:
+        return progress.tell
+
+    def tell(text: str) -> None:
+        with capture.global_and_fixture_disabled():
+            progress.tell(text)
+
+    return tell
 
 
 def _extensions(item: pytest.Item) -> Extensions:

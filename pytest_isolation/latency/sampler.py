@@ -24,6 +24,8 @@ from pytest_isolation.latency.decide import Step
 from pytest_isolation.latency.spans import BODY, Ledger
 from pytest_isolation.loops import interruption_unwrapped, on_asyncio
 
+_WORD_S = 0.5
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -36,6 +38,7 @@ class Limits:
         pause_s: between a suspected failure and the run that is to confirm it.
         blind: give up after so many runs in which a judged span was not entered once.
         patience: where every sample so far is over, go on to prove it for so many times the seconds.
+        tell: is told how it goes, twice a second, and not by a test that takes less than one; None tells nobody.
     """
 
     seconds: float = 1.0
@@ -44,6 +47,7 @@ class Limits:
     pause_s: float = 0.25
     blind: int = 20
     patience: float = 5.0
+    tell: Callable[[str], None] | None = None
 
 
 class Course:
@@ -58,13 +62,14 @@ class Course:
         ended: how many of them have ended, so that the ledger has their samples.
     """
 
-    __slots__ = ("_cap", "_deadline", "_ledger", "_limits", "_sighted", "begun", "ended")
+    __slots__ = ("_cap", "_deadline", "_ledger", "_limits", "_next_word", "_sighted", "begun", "ended")
 
     def __init__(self, ledger: Ledger, limits: Limits) -> None:
         self._ledger = ledger
         self._limits = limits
         self._cap = limits.samples
         self._deadline = perf_counter() + limits.seconds
+        self._next_word = perf_counter() + 2 * _WORD_S
         self._sighted = False
         self.begun = self.ended = 0
 
@@ -72,6 +77,9 @@ class Course:
     def step(self) -> Step:
         """What to do next."""
         step = self._ledger.step
+        if self._limits.tell is not None and perf_counter() > self._next_word:
+            self._next_word = perf_counter() + _WORD_S
+            self._limits.tell(self._ledger.outlook)
         if step is not Step.SAMPLE:
             return step
         if self.begun >= self._cap or self._is_late() or self._is_blind():

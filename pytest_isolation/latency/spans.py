@@ -102,6 +102,14 @@ class Ledger:
         return next_step(self.gates)
 
     @property
+    def outlook(self) -> str:
+        """How it goes with the first budget that is not decided."""
+        gate = next((gate for gate in self.gates if not gate.settled), None)
+        if gate is None:
+            return ""
+        return f"{gate.budget.name} ≤ {gate.budget.limit_s * 1e3:g} ms: {gate.over} of {gate.n} samples over"
+
+    @property
     def is_hopeless(self) -> bool:
         """Of some budget every sample is over so far."""
         return any(gate.is_hopeless for gate in self.gates)
