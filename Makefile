@@ -4,7 +4,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 ARGS ?=
 
-.PHONY: demo test lint types bench soak clean
+.PHONY: demo test lint types bench bench-latency soak clean
 
 demo: .venv/installed
 	$(PYTEST) --pyargs pytest_isolation.conformance -p no:cacheprovider --isolation-budget $(ARGS)
@@ -28,7 +28,11 @@ types: .venv/installed
 	$(BIN)/mypy tests/typing
 
 bench: .venv/installed
-	$(PYTEST) benchmarks -p no:cacheprovider $(ARGS)
+	$(PYTEST) benchmarks --ignore=benchmarks/latency -p no:cacheprovider $(ARGS)
+
+# Takes some twenty minutes; ISOLATION_TRIALS=1000 ISOLATION_DECISIONS=20 makes it one or two.
+bench-latency: .venv/installed
+	$(PYTEST) benchmarks/latency -p no:cacheprovider --benchmark-columns=rounds $(ARGS)
 
 soak: .venv/installed
 	$(PYTEST) tests -m soak $(ARGS)

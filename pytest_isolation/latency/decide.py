@@ -51,7 +51,7 @@ class Rule:
     least_s: float = 0.5
     least_excluding: int = 100
     least_max: int = 100
-    least_confirm: int = 400
+    least_confirm: int = 1000
     confirms: bool = True
 
 

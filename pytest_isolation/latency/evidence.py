@@ -92,7 +92,7 @@ def _add(sums: list[float], n: int, over: int) -> None:
 
 def _pearson(sums: list[float]) -> float:
     blocks, n, over, squares = sums
-    if blocks < 4:  # too few to speak of bursts
+    if blocks < 2:  # there is nothing to compare
         return 1.0
     smooth = (over + 0.5) / (n + 1)
     return (squares - over * over / n) / (smooth * (1 - smooth)) / (blocks - 1)

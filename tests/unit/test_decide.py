@@ -142,7 +142,7 @@ def test_a_burst_that_does_not_come_back_is_not_a_failure():
         gate.add(SLOW)
     assert gate.state is State.SUSPECT
     gate.confirm()
-    feed(gate, [FAST] * 400)
+    feed(gate, [FAST] * 1000)
     assert gate.state is State.UNCONFIRMED
     assert verdict_of(gate).outcome is Outcome.UNDECIDED
     assert "not again" in verdict_of(gate).reason
@@ -202,7 +202,7 @@ def test_max_is_undecided_when_the_exceedance_does_not_come_back():
     gate = Gate(Budget(1.0, 0.010))
     gate.add(SLOW)
     gate.confirm()
-    feed(gate, [FAST] * 400)
+    feed(gate, [FAST] * 1000)
     assert gate.state is State.UNCONFIRMED
 
 
