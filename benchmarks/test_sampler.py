@@ -5,6 +5,7 @@ import statistics
 import time
 
 from conftest import interleaved
+from pytest_isolation.latency.noise import MachineClock
 from pytest_isolation.latency.sampler import Limits, sample_async, sample_sync
 from pytest_isolation.latency.spans import Ledger
 from pytest_isolation.model import Budget
@@ -13,8 +14,12 @@ from pytest_isolation.model import Budget
 UNDECIDABLE = Limits(seconds=60, samples=4000, warm_up=5)
 
 
+CLOCK = MachineClock()
+
+
 def ledger():
-    return Ledger([Budget(0.999999, 60.0)])
+    """With the machine's clock, as in a session."""
+    return Ledger([Budget(0.999999, 60.0)], clock=CLOCK)
 
 
 async def trivial():

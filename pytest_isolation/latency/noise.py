@@ -19,26 +19,22 @@ from bisect import bisect_left, bisect_right, insort
 from collections import deque
 from statistics import median
 from time import perf_counter, perf_counter_ns, process_time_ns, thread_time_ns
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 _PATH = "/proc/thread-self/schedstat"
 _EVERY_NS = 10_000_000
 _KEPT = 4000
 _KEPT_MARKS = 1000
 _RECENT = 3
+_SLOW = 1.02
+# A reading at the end of one sample serves the next one that begins at once.
+_FRESH_NS = 50_000
 _FIRST = 12
 
 
-class Mark(NamedTuple):
-    """Where the clocks of a thread stood.
-
-    Attributes:
-        waited_ns: for how long it had been ready to run and did not.
-        thread_ns: its CPU time.
-    """
-
-    waited_ns: int
-    thread_ns: int
+# Where the clocks of a thread stood: for how long it had been ready to run and did not, and its CPU time (-1 where
+# the core is at full speed, so that nobody will ask). A plain tuple, because two are made for every sample.
+Mark = tuple[int, int]
 
 
 class Clock(Protocol):
@@ -64,7 +60,7 @@ class NoClock:
     """Knows nothing: all of a latency is taken for the code's own."""
 
     known = False
-    _nowhere = Mark(0, 0)
+    _nowhere = (0, -1)
 
     def start(self) -> Mark:
         """The same mark every time."""
@@ -99,10 +95,14 @@ class MachineClock:
     def start(self) -> Mark:
         """Where the clocks of the calling thread stand."""
         thread = self._thread()
-        if perf_counter_ns() > self._next_ns:
+        now_ns = perf_counter_ns()
+        if now_ns > self._next_ns:
             self._probe()
             thread.note_others()
-        return Mark(thread.waited_ns(), thread_time_ns())
+            thread.read()
+        elif now_ns - thread.read_ns > _FRESH_NS:
+            thread.read()
+        return thread.waited_ns, thread_time_ns() if self._slowdown > 1 else -1
 
     def as_of(self, due: float) -> Mark:
         """Where they stood at a moment, as far as this was asked then: a run may begin long after it was due.
@@ -123,14 +123,18 @@ class MachineClock:
     def lost_s(self, since: Mark, seconds: float) -> float:
         """How many of the seconds that were timed since a mark of the same thread were the machine's."""
         thread = self._thread()
-        waited_ns, thread_ns = thread.waited_ns() - since.waited_ns, thread_time_ns() - since.thread_ns
-        if perf_counter_ns() > self._next_ns:
+        thread.read()
+        waited_ns = thread.waited_ns - since[0]
+        if thread.read_ns > self._next_ns:
             self._probe()
-        if waited_ns:
-            waited_ns = max(0, waited_ns - thread.others_ns())
-        waited_s = min(waited_ns / 1e9, seconds)
+        if not waited_ns and self._slowdown == 1:
+            return 0.0
+        waited_s = min(max(0, waited_ns - thread.others_ns()) / 1e9, seconds) if waited_ns else 0.0
+        if self._slowdown == 1 or since[1] < 0:
+            return waited_s
         # The marks lie outside of what was timed; of a very short sample they would be more than all of it.
-        return waited_s + min(thread_ns / 1e9, seconds - waited_s) * (1 - 1 / self._slowdown)
+        thread_s = min((thread_time_ns() - since[1]) / 1e9, seconds - waited_s)
+        return waited_s + thread_s * (1 - 1 / self._slowdown)
 
     def _thread(self) -> _Thread:
         try:
@@ -141,9 +145,9 @@ class MachineClock:
 
     def _probe(self) -> None:
         """Do the fixed work, and see how slow the core is now against its own best quarter."""
-        _fixed_work()  # what it touches is in the caches then, whatever came before
+        _fixed_work(60)  # what it touches is in the caches then, whatever came before
         begun = thread_time_ns()
-        _fixed_work()
+        _fixed_work(600)
         took_ns = thread_time_ns() - begun
         self._speeds.append(took_ns)
         insort(self._ordered, took_ns)
@@ -151,7 +155,8 @@ class MachineClock:
             del self._ordered[bisect_left(self._ordered, self._speeds.popleft())]
         recent = [self._speeds[-index] for index in range(1, min(_RECENT, len(self._speeds)) + 1)]
         best = self._ordered[len(self._ordered) // 4]
-        self._slowdown = max(1.0, median(recent) / best) if best else 1.0  # a coarse clock says nothing
+        slowdown = median(recent) / best if best else 1.0  # a coarse clock says nothing
+        self._slowdown = slowdown if slowdown > _SLOW else 1.0
         self._next_ns = perf_counter_ns() + _EVERY_NS
 
 
@@ -163,6 +168,7 @@ class _Thread:
         self._address = ctypes.addressof(self._buffer)
         self._descriptor = -1
         self.readable = False
+        self.waited_ns = self.read_ns = 0
         self.times: list[float] = []
         self.marks: list[Mark] = []
         self.note_others()
@@ -175,14 +181,14 @@ class _Thread:
         weakref.finalize(self, os.close, self._descriptor)
         self.readable = _pread(self._descriptor, self._address, 64, 0) > 0
 
-    def waited_ns(self) -> int:
-        """For how long it has been ready to run and did not, in all."""
-        if not self.readable:
-            return 0
-        # Read so that the GIL is kept: os.pread would hand it over just before the code that is timed, and hide from
-        # the measurement that threads fight for it.
-        _pread(self._descriptor, self._address, 64, 0)  # type: ignore[misc] # readable says that it is there
-        return int(self._buffer.value.split(b" ", 2)[1])
+    def read(self) -> None:
+        """Note for how long it has been ready to run and did not, in all, and when this was read."""
+        if self.readable:
+            # Read so that the GIL is kept: os.pread would hand it over just before the code that is timed, and hide
+            # from the measurement that threads fight for it.
+            _pread(self._descriptor, self._address, 64, 0)  # type: ignore[misc] # readable says that it is there
+            self.waited_ns = int(self._buffer.value.split(b" ", 2)[1])
+        self.read_ns = perf_counter_ns()
 
     def note_others(self) -> None:
         """Remember the CPU time of all other threads of the process."""
@@ -193,10 +199,10 @@ class _Thread:
         return max(0, process_time_ns() - thread_time_ns() - self._others_ns)
 
 
-def _fixed_work() -> None:
-    """Some forty microseconds of what Python mostly does, with nothing in it that the garbage collector counts."""
+def _fixed_work(amount: int) -> None:
+    """What Python mostly does, some forty microseconds of it; the garbage collector counts nothing of it."""
     table: dict[int, str] = {}
-    for number in range(240):
+    for number in range(amount):
         table[number & 31] = str(number)
 
 
