@@ -120,6 +120,9 @@ class Metrics:
             name: of the operation.
             tags: what tells it from others; few values each, and never an id.
             critical: keep it in detail in any case.
+
+        Raises:
+            TypeError: the name, or a tag, is no text.
         """
         return Timed(self, self.series(name, tags), critical)
 

@@ -301,14 +301,21 @@ def test_threads_that_meet_at_a_new_series_get_the_same_one(hasty):
 @pytest.mark.skipif(not getattr(sys, "_is_gil_enabled", lambda: True)(), reason="exact only under the GIL")
 def test_counts_of_several_threads_are_exact_under_the_gil(hasty):
     """The documentation says so."""
-    metrics = Metrics(sample_rate=0.0)
+    metrics = Metrics(sample_rate=0.0, most_series=2)
+    for name in ("job", "gone"):
+        metrics.record(name, 0.0)
+        metrics.count(name, 0)
 
     def work():
-        for _ in range(20_000):
+        for _ in range(10_000):
             metrics.record("job", 0.5, error=KeyError)
-            metrics.count("seen")
+            metrics.record("gone", 0.5, error=asyncio.CancelledError)
+            metrics.count("job")
+            metrics.count("late")
 
     at_once(work, work, work)
-    series = metrics.series("job")
-    assert (series.count, series.errors, series.sum_s) == (60_000, 60_000, 30_000.0)
-    assert metrics.counters["seen", ()] == 60_000
+    job, gone = metrics.series("job"), metrics.series("gone")
+    assert (job.count, job.errors, job.sum_s) == (30_001, 30_000, 15_000.0)
+    assert (gone.count, gone.cancelled) == (30_001, 30_000)
+    assert (metrics.counters["job", ()], metrics.counters["late", OVERFLOW_TAGS]) == (30_000, 30_000)
+    assert metrics.overflowed == 30_000
