@@ -8,7 +8,8 @@ from time import perf_counter
 from prometheus_client import CollectorRegistry, Histogram
 
 from conftest import interleaved
-from reference_impl.metrics import Metrics, Series
+from reference_impl.metrics import Metrics
+from reference_impl.series import Series
 
 ROUNDS, COUNT = 15, 20_000
 RNG = random.Random(7)

@@ -6,9 +6,11 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic, time
+from traceback import format_exception_only
 from types import MappingProxyType
 
-from reference_impl.metrics import Metrics, Series
+from reference_impl.metrics import Metrics
+from reference_impl.series import Series
 
 # On p95, from the specification.
 TARGETS_S: Mapping[str, float] = MappingProxyType(
@@ -94,12 +96,13 @@ class Alerts:
         targets_s: what operations may take, in seconds, by name.
         factor: an operation alerts when it takes longer than so many times its target.
         keep: the latest alerts that are kept.
-        callback: is told, at most once in ``every_s`` for each operation; what it raises is kept in ``failure`` and
+        callback: is told, at most once in ``every_s`` for each operation; what it raises is told by ``failure`` and
             harms no request.
         every_s: seconds between two calls for the same operation.
 
     Attributes:
-        failure: what the callback raised last.
+        failure: what the callback raised last, as a text, for the exception would keep the request alive in whose
+            middle it came; empty if it never raised.
         failures: how often it raised.
     """
 
@@ -123,14 +126,14 @@ class Alerts:
         self._every_s = every_s
         self._told: dict[str, float] = {}
         self._suppressed: dict[str, int] = {}
-        self.failure: Exception | None = None
+        self.failure = ""
         self.failures = 0
         metrics.watch(self._choose)
 
     @property
     def latest(self) -> Sequence[Alert]:
         """The latest alerts, the oldest first."""
-        return tuple(self._alerts)
+        return tuple(self._alerts.copy())
 
     def summary(self) -> Summary:
         """How every operation does that has a target or was measured, judged on p95 and never on a mean."""
@@ -166,7 +169,7 @@ class Alerts:
         try:
             self._callback(alert)
         except Exception as error:  # somebody else's code, in the middle of a request that has done nothing wrong
-            self.failure = error
+            self.failure = "".join(format_exception_only(error)).strip()
             self.failures += 1
 
 

@@ -2,40 +2,36 @@
 
 A sample of the durations would make every quantile wrong by its own error, and drawing it costs more than the counting
 that it saves; so the bins see all. What is sampled is the detail: which tags, which error, when.
+
+Threads: anything here may be called from any of them, and whatever is handed out is a copy, but for a ``Series``. What
+one thread counts is exact. What several count is exact as long as CPython has its GIL, for no step that adds can be
+interrupted there: operations, their sum, errors, cancellations, counters, what overflowed. Without the GIL two that add
+at the very same moment may lose one. In no case exact, when several threads meet: ``most_series``, of which each thread
+may make one too many, and ``Alert.suppressed``.
 """
 
 from __future__ import annotations
 
 import asyncio
-from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import AbstractContextManager
-from itertools import accumulate
-from math import ceil, inf, sqrt
+from math import inf
+from operator import attrgetter
 from random import random
 from time import perf_counter, time
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Literal, NamedTuple, Self
 
-# Budgets and buckets that people ask for lie on an edge, so that counts at them are exact.
-ROUND_S = tuple(digit * 10.0**power for power in range(-6, 3) for digit in (1, 1.5, 2, 2.5, 5, 7.5))
-_STEP = 1.02  # the middle of a bin is within 1 % of everything in it
-_LOWEST_S, _HIGHEST_S = 1e-7, 1e3
+from reference_impl.series import Series, Tags
+
+Key = tuple[str, Tags]
+Kind = Literal["operation", "counter", "gauge"]
+
+# Where goes what came when there were too many tags, and then what came when there were too many names.
+OVERFLOW_TAGS: Tags = (("overflow", "true"),)
 OVERFLOW = "metrics.overflow"
-
-Tags = tuple[tuple[str, str], ...]
-
-
-def _edges() -> tuple[float, ...]:
-    edges, edge = set(ROUND_S), _LOWEST_S
-    while edge < _HIGHEST_S:
-        edges.add(edge)
-        edge *= _STEP
-    return tuple(sorted({*edges, _HIGHEST_S}))
-
-
-EDGES_S = _edges()
+_GONE = asyncio.CancelledError, GeneratorExit
 
 
 class Detail(NamedTuple):
@@ -54,72 +50,6 @@ class Detail(NamedTuple):
     seconds: float
     error: str
     at_s: float
-
-
-class Series:
-    """All durations of one operation with the same tags, in bins.
-
-    Counting is exact in the thread of the event loop. Two threads that count at the very same moment may lose one.
-
-    Attributes:
-        name: of the operation.
-        tags: what tells it from others of the same name.
-        sum_s: of all durations.
-        errors: how many ended with an exception.
-        cancelled: how many were cancelled, which is no error.
-    """
-
-    __slots__ = ("_bins", "_limit_s", "_over", "cancelled", "errors", "name", "sum_s", "tags")
-
-    def __init__(self, name: str, tags: Tags = ()) -> None:
-        self.name = name
-        self.tags = tags
-        self.sum_s = 0.0
-        self.errors = self.cancelled = 0
-        self._bins = [0] * (len(EDGES_S) + 1)
-        self._limit_s = inf
-        self._over: Callable[[Series, float], None] | None = None
-
-    def add(self, seconds: float) -> None:
-        """Count one operation.
-
-        Args:
-            seconds: how long it took.
-        """
-        self._bins[bisect_left(EDGES_S, seconds)] += 1
-        self.sum_s += seconds
-        if seconds > self._limit_s and self._over is not None:
-            self._over(self, seconds)
-
-    @property
-    def count(self) -> int:
-        """How many were counted."""
-        return sum(self._bins)
-
-    def quantile(self, q: float) -> float | None:
-        """The q-quantile by nearest rank, true to 1 % between 100 ns and 1000 s; None without an operation.
-
-        Args:
-            q: 0 < q ≤ 1.
-
-        Raises:
-            ValueError: q is out of range.
-        """
-        if not 0 < q <= 1:
-            raise ValueError(f"a quantile lies in (0, 1], not at {q!r}")
-        rank, seen = ceil(round(q * self.count, 9)), 0
-        for index, many in enumerate(self._bins):
-            seen += many
-            if many and seen >= rank:
-                low = EDGES_S[index - 1] if index else _LOWEST_S
-                high = EDGES_S[index] if index < len(EDGES_S) else _HIGHEST_S
-                return sqrt(low * high)
-        return None
-
-    def counts_up_to(self, edges_s: Iterable[float]) -> list[int]:
-        """How many took no longer than each of these; exact where it is one of ``EDGES_S``."""
-        counts = list(accumulate(self._bins))
-        return [counts[bisect_left(EDGES_S, edge_s)] for edge_s in edges_s]
 
 
 class Timed:
@@ -161,9 +91,10 @@ class Metrics:
 
     Args:
         sample_rate: share of ordinary operations that are kept in detail; errors and critical ones always are.
-        details: how many are kept, the latest.
-        most_series: how many different names and tags there may be; what comes after goes to ``metrics.overflow``, so
-            that an id in a tag does not eat the memory.
+        details: how many are kept, the latest; and as many errors and critical operations besides.
+        most_series: how many different names and tags there may be, so that an id in a tag does not eat the memory.
+            What comes after is counted under its name with the tag ``overflow="true"``; after as many names again, as
+            ``metrics.overflow``. Counters have the same limit, and so have gauges, where the latest of all is left.
     """
 
     def __init__(self, sample_rate: float = 0.1, *, details: int = 10_000, most_series: int = 1000) -> None:
@@ -172,10 +103,13 @@ class Metrics:
         self._rate = sample_rate
         self._most = most_series
         self._plain: dict[str, Series] = {}
-        self._tagged: dict[tuple[str, Tags], Series] = {}
-        self._counters: dict[tuple[str, Tags], float] = {}
-        self._gauges: dict[tuple[str, Tags], float] = {}
-        self._details: deque[Detail] = deque(maxlen=details)
+        self._tagged: dict[Key, Series] = {}
+        self._counters: dict[Key, float] = {}
+        self._gauges: dict[Key, float] = {}
+        self._names: dict[tuple[Kind, str], None] = {}
+        self._overflowed = 0  # counters and gauges; operations are counted by their series
+        self._sampled: deque[Detail] = deque(maxlen=details)
+        self._kept: deque[Detail] = deque(maxlen=details)
         self._spans: Callable[[str, Mapping[str, str]], AbstractContextManager[object]] | None = None
         self._watch: Callable[[Series], tuple[float, Callable[[Series, float], None]] | None] = lambda _series: None
 
@@ -186,6 +120,9 @@ class Metrics:
             name: of the operation.
             tags: what tells it from others; few values each, and never an id.
             critical: keep it in detail in any case.
+
+        Raises:
+            TypeError: the name, or a tag, is no text.
         """
         return Timed(self, self.series(name, tags), critical)
 
@@ -202,37 +139,65 @@ class Metrics:
 
         Args:
             name: of the operation.
-            seconds: how long it took, ≥ 0.
+            seconds: how long it took, ≥ 0; a clock may well stand still.
             tags: what tells it from others.
             error: what it was ended by.
             critical: keep it in detail in any case.
 
         Raises:
-            ValueError: the duration is negative or not a number.
+            ValueError: the duration is negative, infinite or not a number.
+            TypeError: the name, or a tag, is no text.
         """
-        if not seconds >= 0:
-            raise ValueError(f"{name} took {seconds!r} s? A duration is a number ≥ 0")
+        if not 0.0 <= seconds < inf:  # with 0 it takes longer
+            raise ValueError(f"{name} took {seconds!r} s? A duration is a finite number ≥ 0")
         self._ended(self.series(name, tags), seconds, error, critical)
 
     def series(self, name: str, tags: Mapping[str, str] | None = None) -> Series:
-        """Where an operation is counted; hold on to it where every nanosecond counts."""
-        found = self._plain.get(name) if not tags else self._tagged.get((name, _key(tags)))
-        return found or self._new_series(name, _key(tags))
+        """Where an operation is counted; hold on to it where every nanosecond counts.
+
+        Raises:
+            TypeError: the name, or a tag, is no text.
+        """
+        try:
+            return self._plain[name] if not tags else self._tagged[name, _key(tags)]
+        except (AttributeError, KeyError, TypeError):
+            pass  # it is new, or cannot even be looked for, and then the next line says why
+        return self._new_series(name, _checked(name, tags))
 
     def count(self, name: str, by: float = 1, tags: Mapping[str, str] | None = None) -> None:
         """Count something that happened; a counter never falls.
 
         Raises:
-            ValueError: ``by`` is negative.
+            ValueError: ``by`` is negative, infinite or not a number.
+            TypeError: the name, or a tag, is no text.
         """
-        if by < 0:
-            raise ValueError(f"the counter {name} cannot fall by {-by}")
-        key = self._bounded(self._counters, name, tags)
-        self._counters[key] = self._counters.get(key, 0) + by
+        if by != 1 and not 0 <= by < inf:
+            raise ValueError(f"the counter {name} cannot fall, nor rise without end: by is a number ≥ 0, not {by!r}")
+        try:
+            self._counters[name, _key(tags)] += by  # one step: a get() in it would let another thread in between
+        except (AttributeError, KeyError, TypeError):
+            pass  # as above
+        else:
+            return
+        key = self._place("counter", self._counters, name, tags)
+        self._counters.setdefault(key, 0)
+        self._counters[key] += by
 
     def gauge(self, name: str, value: float, tags: Mapping[str, str] | None = None) -> None:
-        """Note how much there is of something now."""
-        self._gauges[self._bounded(self._gauges, name, tags)] = value
+        """Note how much there is of something now.
+
+        Raises:
+            TypeError: the value is no number; the name, or a tag, is no text.
+        """
+        try:
+            value = float(value)
+        except (TypeError, ValueError, OverflowError):
+            raise TypeError(f"the gauge {name} is a number, not {value!r}") from None
+        try:
+            known = (key := (name, _key(tags))) in self._gauges
+        except (AttributeError, TypeError):
+            known = False
+        self._gauges[key if known else self._place("gauge", self._gauges, name, tags)] = value
 
     def watch(self, choose: Callable[[Series], tuple[float, Callable[[Series, float], None]] | None]) -> None:
         """Be called for every operation that takes longer than a limit.
@@ -253,18 +218,28 @@ class Metrics:
         self._spans = span
 
     def __iter__(self) -> Iterator[Series]:
-        yield from list(self._plain.values())
-        yield from list(self._tagged.values())
+        return iter((*self._plain.copy().values(), *self._tagged.copy().values()))
 
     @property
-    def counters(self) -> Mapping[tuple[str, Tags], float]:
-        """What happened how often."""
-        return self._counters
+    def counters(self) -> Mapping[Key, float]:
+        """What happened how often, until now."""
+        return self._counters.copy()
 
     @property
-    def gauges(self) -> Mapping[tuple[str, Tags], float]:
-        """How much there is of what."""
-        return self._gauges
+    def gauges(self) -> Mapping[Key, float]:
+        """How much there is of what, now."""
+        return self._gauges.copy()
+
+    @property
+    def names(self) -> tuple[tuple[Kind, str], ...]:
+        """The names of all that is measured, in the order in which they came."""
+        return tuple(self._names.copy())
+
+    @property
+    def overflowed(self) -> int:
+        """How many operations, counts and values of gauges came when there were too many tags or names."""
+        late = (series for series in self if series.tags == OVERFLOW_TAGS or series.name == OVERFLOW)
+        return self._overflowed + sum(series.count for series in late)
 
     def details(self, name: str | None = None) -> list[Detail]:
         """What was kept in detail, the oldest first.
@@ -272,37 +247,48 @@ class Metrics:
         Args:
             name: of this operation only.
         """
-        return [detail for detail in self._details if name in (None, detail.name)]
+        details = (*self._sampled.copy(), *self._kept.copy())
+        return sorted((each for each in details if name in (None, each.name)), key=attrgetter("at_s"))
 
     def _ended(self, series: Series, seconds: float, kind: type[BaseException] | None, critical: bool) -> None:
         series.add(seconds)
         if kind is None:
-            if critical or random() < self._rate:
-                self._details.append(Detail(series.name, series.tags, seconds, "", time()))
-        elif issubclass(kind, asyncio.CancelledError | GeneratorExit):
+            if critical:
+                self._kept.append(Detail(series.name, series.tags, seconds, "", time()))
+            elif random() < self._rate:
+                self._sampled.append(Detail(series.name, series.tags, seconds, "", time()))
+        elif issubclass(kind, _GONE):
             series.cancelled += 1
         else:
             series.errors += 1
-            self._details.append(Detail(series.name, series.tags, seconds, kind.__name__, time()))
+            self._kept.append(Detail(series.name, series.tags, seconds, kind.__name__, time()))
 
     def _new_series(self, name: str, tags: Tags) -> Series:
-        if len(self._plain) + len(self._tagged) >= self._most:
-            name, tags = OVERFLOW, ()
-            if name in self._plain:
-                return self._plain[name]
-        series = Series(name, tags)
-        if tags:
-            self._tagged[name, tags] = series
-        else:
-            self._plain[name] = series
-        self._look_out(series)
+        name, tags = self._room(len(self._plain) + len(self._tagged), self._tagged, name, tags)
+        series = self._tagged.get((name, tags)) if tags else self._plain.get(name)
+        if series is None:
+            self._names.setdefault(("operation", name))
+            # Another thread may make the same one: both get the one that is there first.
+            new = Series(name, tags)
+            series = self._tagged.setdefault((name, tags), new) if tags else self._plain.setdefault(name, new)
+            self._look_out(series)
         return series
 
-    def _bounded(
-        self, table: Mapping[tuple[str, Tags], float], name: str, tags: Mapping[str, str] | None
-    ) -> tuple[str, Tags]:
-        key = name, _key(tags)
-        return key if key in table or len(table) < self._most else (OVERFLOW, ())
+    def _place(self, kind: Kind, table: Mapping[Key, float], name: str, tags: Mapping[str, str] | None) -> Key:
+        key = name, _checked(name, tags)
+        place = self._room(len(table), table, *key)
+        if place != key:
+            self._overflowed += 1
+        self._names.setdefault((kind, place[0]))
+        return place
+
+    def _room(self, many: int, taken: Container[Key], name: str, tags: Tags) -> Key:
+        """Where something new is counted, of which there are so many already."""
+        if many < self._most:
+            return name, tags
+        if many < 2 * self._most or (name, OVERFLOW_TAGS) in taken:
+            return name, OVERFLOW_TAGS
+        return OVERFLOW, ()
 
     def _look_out(self, series: Series) -> None:
         chosen = self._watch(series)
@@ -315,3 +301,24 @@ def _key(tags: Mapping[str, str] | None) -> Tags:
     if len(tags) == 1:
         return tuple(tags.items())
     return tuple(sorted(tags.items()))
+
+
+def _checked(name: object, tags: object) -> Tags:
+    """The tags of something new, if all of it is text.
+
+    Raises:
+        TypeError: it is not, and would end every scrape from now on.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f'the name of what is measured is {name!r}; a name is a text, such as "api.request"')
+    if not tags:
+        return ()
+    if not isinstance(tags, dict) and not isinstance(tags, Mapping):  # the first is quick
+        raise TypeError(f'the tags of {name!r} are {tags!r}; tags are a mapping of texts, such as {{"kind": "slow"}}')
+    for key, value in tags.items():
+        if not isinstance(key, str):
+            raise TypeError(f"{key!r} cannot name a tag of {name!r}; a name is a text, such as {str(key)!r}")
+        if not isinstance(value, str):
+            right = {key: str(value)}
+            raise TypeError(f"the tag {key!r} of {name!r} is {value!r}; a tag is a text, such as {right!r}")
+    return _key(tags)

@@ -1,5 +1,7 @@
 """Alerts see every operation; a summary judges p95, and never calls healthy what was not measured."""
 
+import weakref
+
 import pytest
 
 from reference_impl.alerts import TARGETS_S, Alerts
@@ -67,8 +69,59 @@ def test_a_callback_that_raises_harms_no_request_and_is_not_hidden(metrics):
     with metrics.timed_operation("api.request"):
         pass
     metrics.record("api.request", 1.0)
-    assert (alerts.failures, str(alerts.failure)) == (1, "pager is down")
+    assert (alerts.failures, str(alerts.failure)) == (1, "OSError: pager is down")
     assert len(alerts.latest) == 1
+
+
+def test_a_callback_that_raises_keeps_no_request_alive(metrics):
+    """Neither through the frames of its own exception, nor through the exception that the request was dealing with."""
+
+    class Secret:
+        pass
+
+    def broken(alert):
+        raise OSError("pager is down")
+
+    def request():
+        secret = Secret()
+        try:
+            raise LookupError(secret)
+        except LookupError:
+            metrics.record("api.request", 1.0)
+        return weakref.ref(secret)
+
+    alerts = Alerts(metrics, callback=broken)
+    secret = request()
+    assert alerts.failures == 1
+    assert secret() is None
+
+
+def test_a_failure_that_cannot_even_say_what_it_is_harms_no_request(metrics):
+    """It is a text, made when it happened."""
+
+    class Mute(Exception):
+        def __str__(self):
+            raise KeyError
+
+    def broken(alert):
+        raise Mute
+
+    alerts = Alerts(metrics, callback=broken)
+    metrics.record("api.request", 1.0)
+    assert "Mute" in alerts.failure
+
+
+def test_what_has_too_many_tags_is_watched_and_judged_all_the_same():
+    """An id in a tag must not make the night quiet."""
+    metrics = Metrics(sample_rate=0.0, most_series=10)
+    alerts = Alerts(metrics)
+    for n in range(10):
+        metrics.record("job", 0.001, {"user": str(n)})
+    for n in range(50):
+        metrics.record("api.request", 1.0, {"user": str(n)})
+    assert [alert.name for alert in alerts.latest] == ["api.request"] * 50
+    [row] = [row for row in alerts.summary().rows if row.name == "api.request"]
+    assert (row.count, row.kept) == (50, False)
 
 
 def test_the_summary_judges_p95_and_not_the_mean(metrics):
