@@ -55,6 +55,31 @@ class Scene:
 Script = Generator[Scene, list[Run], None]
 
 
+@dataclass(slots=True)
+class Checks:
+    """How often a test asked for a check from code, and how many of them got to their end."""
+
+    asked: int = 0
+    ended: int = 0
+    cancelled: int = 0
+
+    def refuse_unfinished(self) -> None:
+        """Refuse a test that would be green without having been checked.
+
+        Raises:
+            NothingMeasured: it says what became of the checks.
+        """
+        if not self.asked:
+            raise NothingMeasured("the test takes `isolation`, and never called it: await isolation.check(scenario)")
+        if self.cancelled:
+            raise NothingMeasured("isolation.check was cancelled before it had got to its end, so it proved nothing")
+        if self.ended < self.asked:
+            raise NothingMeasured(
+                f"isolation.check was called {self.asked} times, and {self.asked - self.ended} of them did not get to "
+                "the end before the test did: await isolation.check(scenario)"
+            )
+
+
 class Play:
     """One test on its way through its plan.
 
@@ -87,7 +112,7 @@ class Play:
         self.started = False
         self.players: list[User] = []
         self.bystander: User | None = None
-        self.awaits_check = False
+        self.checks: Checks | None = None
         self._seed = seed
         self._workers = workers
         self._runs: list[Run] = []
@@ -95,6 +120,7 @@ class Play:
         self._phases: Counter[str] = Counter()
         self._phase_s: defaultdict[str, float] = defaultdict(float)
         self._other_notes: list[str] = []
+        self._scene: Scene | None = None
         self._begun = self._sampled_s = 0.0
 
     @contextmanager
@@ -177,7 +203,9 @@ class Play:
         watched: AbstractContextManager[None] = refuse_unawaited()
         while True:
             begun = perf_counter()
+            self._scene = scene
             yield scene, watched
+            self._scene = None
             self._phases[scene.phase] += len(scene.users)
             self._phase_s[scene.phase] += perf_counter() - begun
             watched = nullcontext()
@@ -218,6 +246,7 @@ class Play:
                 break
             [run] = runs = yield Scene("solo", [user])
             if run.error is not None:
+                self._judge.look_for_canaries(self._evidence("solo", runs, replay), Story(()))
                 if isinstance(run.error, Exception):
                     run.error.add_note(f"pytest-isolation: {run.user} was alone, so this says nothing of isolation yet")
                 raise run.error
@@ -284,6 +313,19 @@ class Play:
                 "show either. Observe something that contains user.id or user.secret()"
             )
 
+    def judge_interrupted(self) -> None:
+        """Judge what users have seen in a scene that did not get to its end: a leak is one all the same."""
+        if self._scene is not None:
+            runs = [run_of(user, ended=False) for user in self._scene.users]
+            phase, self._scene = f"{self._scene.phase}, interrupted", None
+            self._judge.look_for_canaries(self._evidence(phase, runs, str(Token(self._seed))), Story(()))
+
+    def judge_late(self) -> None:
+        """Judge what users observed after their run had ended: a listener went on, or a fixture was torn down."""
+        if runs := self.cast.late_runs():
+            phase = "test, after the run of its user had ended"
+            self._judge.look_for_canaries(self._evidence(phase, runs, str(Token(self._seed))), Story(()))
+
     def judge_users(self, demand: bool = True) -> None:
         """Judge what users saw outside a scenario, in a test that plays several by itself: nobody a secret of another.
 
@@ -309,6 +351,7 @@ class Play:
         if runs:
             self._phases["test"] += len(self.players) or len(runs)
             self._judge.look_for_canaries(self._evidence("test", runs, str(Token(self._seed))), Story(()))
+        self.judge_late()
 
     def include(self, other: Play, findings: bool) -> None:
         """Count what another play of the same test did, and keep its findings if they fail the test."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import secrets
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -279,12 +279,16 @@ class Isolation:
     """The engine from code."""
 
     def __init__(self, item: pytest.Item) -> None:
+        from pytest_isolation.engine import Checks
+
         self._item = item
         self._whole = play_of(item)
-        self._whole.awaits_check = True
+        self._checks = self._whole.checks = Checks()
 
-    async def check(self, scenario: Callable[[User], Awaitable[object]], users: int = 100, fail: bool = True) -> Report:
-        """Let users play a scenario in the running loop: two alone, then all at once.
+    def check(
+        self, scenario: Callable[[User], Awaitable[object]], users: int = 100, fail: bool = True
+    ) -> Coroutine[Any, Any, Report]:
+        """Let users play a scenario in the running loop: some alone, then all at once, then one alone.
 
         Args:
             scenario: an async function that takes the user.
@@ -292,28 +296,50 @@ class Isolation:
             fail: fail the test on a finding; False returns the report instead.
 
         Raises:
-            MisuseError: there is nobody to play.
-        NothingMeasured: the scenario observed or planted nothing.
+            MisuseError: there is nobody to play, or nothing.
+            NothingMeasured: the scenario observed or planted nothing.
         """
-        from pytest_isolation.engine import Play
-        from pytest_isolation.markers import Plan, command
+        refuse_nobody(users, "isolation.check(scenario, users=50)")
+        _refuse_uncallable(scenario, "await isolation.check(scenario)")
+        self._checks.asked += 1  # counted now: a coroutine that nobody awaits never begins
+        return self._check(scenario, users, fail)
+
+    async def _check(self, scenario: Callable[[User], Awaitable[object]], users: int, fail: bool) -> Report:
+        import anyio
+
         from pytest_isolation.model import Report
         from pytest_isolation.reports.terminal import failure_text
 
-        refuse_nobody(users, "isolation.check(scenario, users=50)")
-        item, state = self._item, self._item.config.stash[STATE]
-        plan = Plan(item.nodeid, command(item))
-        play = Play(plan, state.settings, state.cast(item.nodeid), state.seed, _extensions(item))
+        play = self._new_play()
 
         async def call(user: User) -> object:
-            return await scenario(user)
+            value = scenario(user)
+            if not inspect.isawaitable(value):
+                raise MisuseError("check() takes an async function: async def scenario(user)")
+            return await value
 
-        await play.follow_async(play.script(state.settings.users or users), call)
+        try:
+            await play.follow_async(play.script(self._item.config.stash[STATE].settings.users or users), call)
+        except anyio.get_cancelled_exc_class():
+            self._checks.cancelled += 1
+            raise
+        finally:
+            self._checks.ended += 1
+            play.judge_interrupted()
+            play.judge_late()
+            self._whole.include(play, findings=fail)
         result = play.result()
-        self._whole.include(play, findings=fail)
         if fail and result.findings:
             pytest.fail(failure_text(result), pytrace=False)
         return Report(result.findings, result.phases)
+
+    def _new_play(self) -> Play:
+        from pytest_isolation.engine import Play
+        from pytest_isolation.markers import Plan, command
+
+        item, state = self._item, self._item.config.stash[STATE]
+        plan = Plan(item.nodeid, command(item))
+        return Play(plan, state.settings, state.cast(item.nodeid), state.seed, _extensions(item))
 
 
 @pytest.fixture

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from traceback import walk_tb
 
 
 def on_asyncio() -> bool:
@@ -27,3 +29,9 @@ def interruption_unwrapped() -> Iterator[None]:
         if interruption is None:
             raise
         raise interruption from None
+
+
+def from_signal(error: BaseException) -> bool:
+    """An exception that the handler of a signal raised: it interrupts whatever code was running, and is not its own."""
+    handlers = {getattr(signal.getsignal(number), "__code__", None) for number in signal.valid_signals()} - {None}
+    return bool(handlers) and any(frame.f_code in handlers for frame, _ in walk_tb(error.__traceback__))

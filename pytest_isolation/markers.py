@@ -24,6 +24,7 @@ ISOLATION_KEYWORDS = ("users",)
 
 # More in flight, and it is the test that is measured.
 MOST_AT_ONCE = 1000
+MOST_USERS = 100_000
 # Plugins, configuration, and what is tested; where a test is and what is shown of it is no matter.
 _CARRIED = (
     *("-p", "-c", "-o", "-W", "--config-file", "--override-ini", "--rootdir", "--confcutdir", "--import-mode"),
@@ -188,6 +189,10 @@ def _read_isolation(mark: pytest.Mark, settings: Settings) -> int:
     users = mark.kwargs.get("users", settings.default_users)
     if isinstance(users, bool) or not isinstance(users, int) or users < 1:
         raise MarkerError(f"isolation(users={users!r}): a whole number ≥ 1 of users plays, as in isolation(users=100)")
+    if users > MOST_USERS:
+        raise MarkerError(
+            f"isolation(users={users}): at most {MOST_USERS:,} users can play, each with secrets of its own"
+        )
     return settings.users or users
 
 

@@ -31,6 +31,7 @@ MARKERS = {
 }
 RESULT = pytest.StashKey["Result"]()
 SPANS = pytest.StashKey[dict[str, Any]]()
+PLAYED = pytest.StashKey["Play"]()
 MISTAKE = pytest.StashKey[str]()
 COLLECTED = pytest.StashKey["Collected"]()
 
@@ -139,6 +140,14 @@ class Playing:
         return (yield)
 
     @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, None, None]:
+        yield
+        play = item.stash.get(PLAYED, None)
+        if play is not None:
+            del item.stash[PLAYED]
+            _fail_if_late(play)
+
+    @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
@@ -171,6 +180,7 @@ def _play(item: pytest.Function) -> Generator[None, object, object]:
         item.obj = body
         if (session := item.config.stash[STATE].session) is not None:
             item.stash[SPANS] = session.measured(play.ledger, play.seconds)
+        item.stash[PLAYED] = play
         del item.stash[fixtures.PLAY]
     if said:  # outside of the except clause, or pytest would show both
         pytest.fail(said, pytrace=False)
@@ -187,12 +197,13 @@ def _keep_partial(item: pytest.Function, play: Play, error: BaseException) -> st
     """Lose nothing of what was proven before a test was interrupted or failed; what to say instead of its error."""
     from pytest_isolation.stand_in import NEVER_RAN
 
+    if isinstance(error, PluginFault):
+        return ""
+    play.judge_interrupted()
+    play.judge_users(demand=False)
     if isinstance(error, KeyboardInterrupt):  # no report will be made for this test
         item.config.stash[COLLECTED].results[item.nodeid] = play.result(interrupted=True)
         return ""
-    if isinstance(error, PluginFault):
-        return ""
-    play.judge_users(demand=False)
     text = ""
     if play.findings:
         from pytest_isolation.reports.terminal import failure_text
@@ -205,7 +216,9 @@ def _keep_partial(item: pytest.Function, play: Play, error: BaseException) -> st
         return f"pytest-isolation: {NEVER_RAN}"  # pytest < 8.4 skips an async test that nobody takes
     if text and isinstance(error, Exception):
         error.add_note(text)
-    return ""
+        return ""
+    # Neither a skip nor a failure that was asked for says anything of what was found before.
+    return f"{text.strip()}\n\nThe test itself ended with {type(error).__name__}: {error}" if text else ""
 
 
 def _fail_if_proven(item: pytest.Function, play: Play, result: Result) -> None:
@@ -220,6 +233,16 @@ def _fail_if_proven(item: pytest.Function, play: Play, result: Result) -> None:
         error.add_note(f"\n{text}")  # the user's own assertion says best what went wrong
         raise error
     pytest.fail(text, pytrace=False)
+
+
+def _fail_if_late(play: Play) -> None:
+    """Judge what users observed while fixtures were torn down."""
+    before = len(play.findings)
+    play.judge_late()
+    if len(play.findings) > before:
+        from pytest_isolation.reports.terminal import failure_text
+
+        pytest.fail(failure_text(replace(play.result(), verdicts=(), findings=tuple(play.findings[before:]))), False)
 
 
 class Collected:

@@ -85,8 +85,8 @@ def conclude(play: Play) -> Result:
         raise NothingMeasured(NEVER_RAN)
     if play.plan.budgets and not play.findings:
         play.ledger.require_samples()
-    if play.awaits_check and not play.is_judged:
-        raise NothingMeasured("the test takes `isolation`, and never called it: await isolation.check(scenario)")
+    if play.checks is not None:
+        play.checks.refuse_unfinished()
     play.judge_users()
     return play.result()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -15,6 +16,7 @@ from pytest_isolation.users.transcript import (
     Atom,
     Story,
     by_channel,
+    keys,
     labeller,
     leaves,
     place,
@@ -22,6 +24,9 @@ from pytest_isolation.users.transcript import (
     rename,
     shorten,
 )
+
+# A list of texts, or of things with a text each: [0], [0].text
+_LAST_INDEX = re.compile(r"\[\d+\](?=[^\[\]]*$)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,22 +62,33 @@ def _sightings(run: Run) -> Iterator[_Sighting]:
                 text = canary.searchable(leaf.value)
                 for hit in canary.find(text) if text is not None else ():
                     yield _Sighting(channel, position, leaf.path, leaf.value, hit)
-                for hit in canary.find(leaf.path) if canary.PREFIX in leaf.path.lower() else ():
-                    yield _Sighting(channel, position, leaf.path, leaf.path, hit)
+            for key, path in keys(observation.value).items():
+                for hit in canary.find(key):
+                    yield _Sighting(channel, position, path, key, hit)
+            yield from _in_pieces(channel, position, [observation], _LAST_INDEX)
         if len(observations) > 1:
-            yield from _in_pieces(channel, observations)
+            yield from _in_pieces(channel, 0, observations)
 
 
-def _in_pieces(channel: str, observations: Sequence[Observation]) -> Iterator[_Sighting]:
+def _in_pieces(
+    channel: str, first: int, observations: Sequence[Observation], ignored: re.Pattern[str] | None = None
+) -> Iterator[_Sighting]:
     """A canary that arrived in several pieces, as in a reply that is streamed word by word.
 
-    The pieces may be texts, bytes, or a field that stands at the same place in several events.
+    The pieces may be texts, bytes, a field that stands at the same place in several events, or the parts of a list.
+
+    Args:
+        channel: on which they came.
+        first: the position of the first of them.
+        observations: in order.
+        ignored: of a place, so that pieces of one list stand together.
     """
     places: dict[tuple[str, type], list[tuple[int, str | bytes]]] = {}
-    for position, observation in enumerate(observations):
+    for position, observation in enumerate(observations, first):
         for leaf in leaves(observation.value):
             if isinstance(leaf.value, str | bytes):
-                places.setdefault((leaf.path, type(leaf.value)), []).append((position, leaf.value))
+                where = ignored.sub("", leaf.path) if ignored else leaf.path
+                places.setdefault((where, type(leaf.value)), []).append((position, leaf.value))
     for (path, _), chunks in places.items():
         if len(chunks) > 1:
             yield from _across_seams(channel, path, chunks)

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import anyio
 
-from pytest_isolation.loops import interruption_unwrapped, on_asyncio
+from pytest_isolation.loops import from_signal, interruption_unwrapped, on_asyncio
 from pytest_isolation.model import Interval, Run
 from pytest_isolation.users.cast import User, run_of
 
@@ -41,6 +41,7 @@ async def crowd(
     """
     runs: dict[User, Run] = {}
     played: dict[User, Interval] = {}
+    broken: list[BaseException] = []
     cancelled = anyio.get_cancelled_exc_class()
     start, mark = perf_counter(), _mark(clock)
 
@@ -59,6 +60,9 @@ async def crowd(
             runs[user] = run_of(user, None, False, perf_counter() - due)
             raise
         except BaseException as raised:  # pytest's own outcomes are BaseExceptions, and are this user's
+            if from_signal(raised):  # a time limit for the whole test, which this user's code happened to be in
+                broken.append(raised)
+                tasks.cancel_scope.cancel()
             error = raised
         when = played.get(user) or Interval(due, perf_counter())
         runs[user] = run_of(user, error, True, when.high - due, when, _lost_s(clock, mark, when.high - due))
@@ -72,6 +76,8 @@ async def crowd(
                 if (early := due - perf_counter()) > 0:
                     await anyio.sleep(early)
                 tasks.start_soon(play, user, due, mark)
+    if broken:
+        raise broken[0]
     return [runs.get(user) or run_of(user, None, False, perf_counter() - start) for user in users]
 
 
@@ -180,6 +186,8 @@ def _play_here(scenario: Callable[[User], object], user: User, due: float, clock
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as raised:  # pytest's own outcomes are BaseExceptions, and are this user's
+        if from_signal(raised):
+            raise
         error = raised
     ended = perf_counter()
     return run_of(user, error, True, ended - due, Interval(begun, ended), _lost_s(clock, mark, ended - due))

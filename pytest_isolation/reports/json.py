@@ -46,6 +46,8 @@ def _finite(value: Any) -> Any:
         return [_finite(part) for part in value]
     if isinstance(value, StrEnum):  # execnet carries plain texts only
         return value.value
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
     return None if isinstance(value, float) and not isfinite(value) else value
 
 

@@ -27,7 +27,14 @@ def failure_text(result: Result, doubt: bool = False) -> str:
         doubt: an undecided budget is a reason too.
     """
     failing = {Outcome.FAIL, Outcome.UNDECIDED} if doubt else {Outcome.FAIL}
-    return "\n\n".join([*_findings(result), *(verdict_text(v) for v in result.verdicts if v.outcome in failing)])
+    return printable(
+        "\n\n".join([*_findings(result), *(verdict_text(v) for v in result.verdicts if v.outcome in failing)])
+    )
+
+
+def printable(text: str) -> str:
+    """A text that any terminal, file and connection takes: half a surrogate pair is shown as what it is."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _findings(result: Result) -> Iterator[str]:

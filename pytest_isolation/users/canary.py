@@ -34,6 +34,7 @@ SMALLEST_NUMBER = 10**14
 _HEAD = len(PREFIX) + 4 + 4 + 3
 _LONGEST = _HEAD + 1 + NAME_LENGTH + 2
 _NUMBER_LENGTH = 15
+SHORTEST = _NUMBER_LENGTH
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
@@ -47,6 +48,7 @@ class Hit(NamedTuple):
         form: how it was written; empty when plain.
         start: where in the text it begins.
         stop: where it ends.
+        rest: of one that was cut short, what is left of the length and the name.
     """
 
     key: str
@@ -55,6 +57,7 @@ class Hit(NamedTuple):
     form: str
     start: int
     stop: int
+    rest: str = ""
 
 
 class _Canary(NamedTuple):
@@ -62,6 +65,7 @@ class _Canary(NamedTuple):
     owner: int
     name: str
     length: int
+    rest: str = ""
 
 
 def encode_key(number: int) -> str:
@@ -123,6 +127,22 @@ def searchable(value: object) -> str | bytes | None:
     return None
 
 
+def fits(name: str, rest: str) -> bool:
+    """Whether a name, as canaries carry it, may be that of one that was cut short.
+
+    Args:
+        name: see ``slug``.
+        rest: what is left of it (``Hit.rest``); after it anything may follow.
+    """
+    whole = f"{_DIGITS[len(name)]}{name}"
+    return whole.startswith(rest) or rest.startswith(whole)
+
+
+def may_hold(text: str) -> bool:
+    """A text so short that it seldom is worth a search, such as a path: whether it is."""
+    return len(text) >= SHORTEST and bool(find(text))
+
+
 def find(value: str | bytes) -> list[Hit]:
     """Every canary in a text, of anybody, plain or encoded, in order.
 
@@ -171,7 +191,7 @@ def _find_form(form: str, needle: str, decode: _Decode, text: str) -> Iterator[H
             at = text.find(needle, at + 1)
             continue
         canary, start, stop = found
-        yield Hit(canary.key, canary.owner, canary.name, form, start, stop)
+        yield Hit(canary.key, canary.owner, canary.name, form, start, stop, canary.rest)
         at = text.find(needle, max(stop, at + 1))
 
 
@@ -187,7 +207,8 @@ def _parse(text: str) -> _Canary | None:
     body = text[: _HEAD + 1 + length]
     if 1 <= length <= NAME_LENGTH and text[len(body) : len(body) + 2] == _check(body, 2):
         return _Canary(key, int(owner, 36), body[_HEAD + 1 :], len(body) + 2)
-    return _Canary(key, int(owner, 36), "", _HEAD)
+    rest = _REST.match(text, _HEAD)
+    return _Canary(key, int(owner, 36), "", _HEAD, rest[0] if rest else "")
 
 
 def _plain(text: str, at: int) -> tuple[_Canary, int, int] | None:
@@ -283,6 +304,7 @@ def _base64_needle(offset: int) -> str:
 
 
 _BASE64_RUN = re.compile(r"[A-Za-z0-9+/_-]+")
+_REST = re.compile(r"[1-9abc][0-9a-z]{0,13}")
 _NUMBER = re.compile(rf"(?<!\d){NUMBER_PREFIX}\d{{{_NUMBER_LENGTH - len(NUMBER_PREFIX)}}}(?!\d)", re.ASCII)
 
 _LOWER_NEEDLES: tuple[tuple[str, str, _Decode], ...] = (

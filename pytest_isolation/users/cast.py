@@ -23,13 +23,14 @@ class User:
         anonymous: True for a user without credentials.
     """
 
-    __slots__ = ("_cast", "_label", "_number", "_observations", "_secrets", "anonymous", "index")
+    __slots__ = ("_cast", "_is_told", "_label", "_number", "_observations", "_secrets", "anonymous", "index")
 
     def __init__(self, cast: Cast, number: int, index: int, label: str) -> None:
         self._cast = cast
         self._number = number
         self._label = label
         self._observations: list[Observation] = []
+        self._is_told = False
         self._secrets: dict[str, str] = {}
         self.index = index
         self.anonymous = False
@@ -48,10 +49,10 @@ class User:
         Args:
             name: tells several secrets of one user apart, and names this one in reports.
         """
+        if not isinstance(name, str):
+            raise MisuseError(f"a secret's name is a str, not {name!r}: user.secret('note')")
         text = self._secrets.get(name)
         if text is None:
-            if not isinstance(name, str):
-                raise MisuseError(f"a secret's name is a str, not {name!r}: user.secret('note')")
             text = self._secrets[name] = canary.mint(self._cast.key, self._number, self._cast.slug_of(name))
         return text
 
@@ -62,8 +63,10 @@ class User:
             name: tells several numbers of one user apart, and names this one in reports.
 
         Raises:
-            MisuseError: more than 10,000 users or 100 names in one test.
+            MisuseError: more than 10,000 users or 100 names in one test, or the name is no text.
         """
+        if not isinstance(name, str):
+            raise MisuseError(f"a number's name is a str, not {name!r}: user.number('amount')")
         try:
             return canary.mint_number(self._cast.key, self._number, self._cast.code_of(name))
         except ValueError as error:
@@ -80,9 +83,15 @@ class User:
             The value.
 
         Raises:
-            MisuseError: the value is a coroutine or an iterator that has not run.
+            MisuseError: the value is a coroutine or an iterator that has not run, or the channel is no text.
         """
-        self._observations.append(Observation(channel, snapshot(value)))
+        if not isinstance(channel, str):
+            raise MisuseError(f"a channel is named by a text: user.observe(value, 'websocket'), not {channel!r}")
+        observation = Observation(channel, snapshot(value))
+        if self._is_told:  # a listener that outlived the run, or a fixture that is torn down
+            self._cast.late.append((self, observation))
+        else:
+            self._observations.append(observation)
         return value
 
     def share(self, name: str = "secret", *others: User) -> None:
@@ -91,9 +100,19 @@ class User:
         Args:
             name: the secret's or the number's name; ``"id"`` for the user's id.
             others: who may see it; nobody named means everybody.
+
+        Raises:
+            MisuseError: the name is no text, or one of the others is no user.
         """
-        for other in others or (None,):
-            self._cast.shares.add(Share(self._number, name, other._number if other else None))
+        if not isinstance(name, str):
+            raise MisuseError(f"share() takes the name of a secret first, then users: share('note', bob), not {name!r}")
+        for other in others:
+            if not isinstance(other, User):
+                raise MisuseError(
+                    f"share({name!r}, …) takes users, not {other!r}; share({name!r}) alone shares with everybody"
+                )
+        for viewer in others or (None,):
+            self._cast.shares.add(Share(self._number, name, viewer._number if viewer else None))
 
 
 class Cast:
@@ -103,11 +122,15 @@ class Cast:
         seed: of the whole session.
         test: the test's node id; with the seed it determines every canary.
         take: how often this test has been played in this session.
+
+    Attributes:
+        late: what users observed after it was told what came of their run.
     """
 
     def __init__(self, seed: int, test: str, take: int = 0) -> None:
         self.key = canary.encode_key(zlib.crc32(f"{seed}:{test}:{take}".encode()))
         self.shares: set[Share] = set()
+        self.late: list[tuple[User, Observation]] = []
         self._labels: dict[int, str] = {}
         self._made: Counter[str] = Counter()
         self._slugs: dict[str, str] = {}
@@ -135,6 +158,14 @@ class Cast:
     def evidence(self, phase: str, runs: Iterable[Run], replay: str = "") -> Evidence:
         """What a phase left behind, ready for the oracles."""
         return Evidence(phase, tuple(runs), self.key, self._labels, frozenset(self.shares), self.names, replay)
+
+    def late_runs(self) -> list[Run]:
+        """What users observed after their run had been told; it is handed out once."""
+        seen: dict[User, list[Observation]] = {}
+        for user, observation in self.late:
+            seen.setdefault(user, []).append(observation)
+        self.late.clear()
+        return [Run(user._label, user._number, tuple(observations)) for user, observations in seen.items()]
 
     @property
     def names(self) -> Mapping[str, str]:
@@ -178,14 +209,15 @@ def is_foreign(evidence: Evidence, number: int, hit: canary.Hit) -> bool:
 def is_shared(evidence: Evidence, number: int, hit: canary.Hit) -> bool:
     """The canary belongs to somebody else who lets this user see it.
 
-    A canary that was cut short carries no name: it is shared if its owner shares anything with this user.
+    A canary that was cut short may carry too little of its name: it is shared if its owner shares any that fits.
     """
     if not evidence.shares or not is_foreign(evidence, number, hit):
         return False
-    name = evidence.names.get(hit.name)
+    shared = {share.name for share in evidence.shares if share.owner == hit.owner and share.viewer in (None, number)}
+    if hit.name:
+        return evidence.names.get(hit.name, hit.name) in shared
     return any(
-        share.owner == hit.owner and share.viewer in (None, number) and name in (None, share.name)
-        for share in evidence.shares
+        name in shared and canary.fits(short, hit.rest) for short, name in evidence.names.items() if short[0] != "#"
     )
 
 
@@ -197,7 +229,7 @@ def run_of(
     played: Interval = NEVER,
     machine_s: float = 0.0,
 ) -> Run:
-    """What came of a user's way through the scenario.
+    """What came of a user's way through the scenario; what it observes from now on is late.
 
     Args:
         user: who played.
@@ -207,4 +239,5 @@ def run_of(
         played: when it began and ended.
         machine_s: how much of the seconds the machine added.
     """
+    user._is_told = True
     return Run(user._label, user._number, tuple(user._observations), error, ended, seconds, played, machine_s)

@@ -11,10 +11,11 @@ import datetime
 import decimal
 import enum
 import inspect
+import io
 import pathlib
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from collections.abc import Set as AbstractSet
 from typing import Any
 
@@ -23,11 +24,15 @@ from pytest_isolation.errors import MisuseError
 _ATOMS = (type(None), bool, int, float, str, bytes)
 _AS_TEXT = (decimal.Decimal, datetime.date, datetime.time, datetime.timedelta, uuid.UUID, pathlib.PurePath, complex)
 # Of a subclass only the value is kept, whatever its own __str__ says.
-_SUBCLASSED: tuple[tuple[type, Callable[[Any], object]], ...] = (
+_PLAIN: tuple[tuple[Any, Callable[[Any], object]], ...] = (
+    (enum.Enum, lambda value: snapshot(value.value)),
     (int, int.__int__),
     (float, float.__float__),
     (str, str.__str__),
     (bytes, lambda value: bytes(memoryview(value))),
+    (bytearray | memoryview, bytes),
+    (io.BytesIO | io.StringIO, lambda value: value.getvalue()),
+    (_AS_TEXT, str),
 )
 _CONTAINERS = (Mapping, AbstractSet, list, tuple, deque)
 _DEEPEST = 64
@@ -79,15 +84,11 @@ class _Copier:
             self._path.pop()
 
     def _take_apart(self, value: object) -> object:
-        if isinstance(value, enum.Enum):
-            return self.copy(value.value)
-        for kind, plain in _SUBCLASSED:
+        if type(value).__module__ == "unittest.mock":  # it claims to be and to have whatever it is asked for
+            return self._stranger(value)
+        for kind, plain in _PLAIN:
             if isinstance(value, kind):
                 return plain(value)
-        if isinstance(value, bytearray | memoryview):
-            return bytes(value)
-        if isinstance(value, _AS_TEXT):
-            return str(value)
         if (parts := _parts(value)) is not None:
             return self._error(parts) if isinstance(value, BaseException) else self._named(parts)
         if isinstance(value, AbstractSet | Bag):
@@ -101,7 +102,18 @@ class _Copier:
                 f"observe() got {_what(value)}: it has not run, so nothing of it can be seen yet. "
                 "Await it or collect it first: user.observe(await …) or user.observe(list(…))"
             )
+        if isinstance(value, Iterable) and not self._in_error and not isinstance(value, type):
+            return self._collection(value)
         return self._stranger(value)
+
+    def _collection(self, value: Iterable[object]) -> object:
+        """What can be gone through again and again, and says how much there is: a page of results, an array."""
+        if isinstance(value, Sized):
+            return [self.copy(part) for part in value]
+        raise MisuseError(
+            f"observe() got {_what(value)}, which does not say how long it is, so it may be used up by looking: "
+            "hand over user.observe(list(…))"
+        )
 
     def _error(self, parts: Iterable[tuple[object, object]]) -> object:
         before, self._in_error = self._in_error, True
@@ -145,6 +157,7 @@ def _parts(value: object) -> Iterable[tuple[object, object]] | None:
         [f.name for f in dataclasses.fields(value)] if dataclasses.is_dataclass(value) else None,
         [a.name for a in getattr(kind, "__attrs_attrs__", ())] or None,
         getattr(kind, "__struct_fields__", None),  # msgspec
+        [*getattr(kind, "__fields__", ())] or None,  # pydantic 1
     ):
         if names is not None:
             return [(name, getattr(value, name, None)) for name in names]

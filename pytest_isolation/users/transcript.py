@@ -23,14 +23,30 @@ NOBODY = -1
 
 Atom = None | bool | int | float | str | bytes
 
+_CLOCK = r"\d\d:\d\d:\d\d(?:[.,]\d+)?"
+_ZONE = r"(?: ?(?:Z|GMT|UTC|[+-]\d\d:?\d\d)\b)?"
+_DAY = r"\b(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)[a-z]*"
+_MONTH = r"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
 # Two solo runs within one second agree on these by accident, so they are never compared.
 _VOLATILE = re.compile(
-    r"(?P<time>\b\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?)?(?:Z|[+-]\d\d:?\d\d)?(?!\d)"
-    r"|\b(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT\b"
+    rf"(?P<time>\b\d{{4}}([-/])\d\d\2\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?)?{_ZONE}(?!\d)"
+    rf"|\b\d{{8}}T\d{{6}}(?:[.,]\d+)?{_ZONE}(?!\d)"
+    rf"|{_DAY},? \d\d?[ -]{_MONTH}[ -]\d{{2,4}} {_CLOCK}{_ZONE}"
+    rf"|\b\d\d/{_MONTH}/\d{{4}}:{_CLOCK}{_ZONE}"
+    rf"|{_DAY} {_MONTH} [ \d]\d {_CLOCK}(?: \w+)? \d{{4}}\b"
+    rf"|\b{_CLOCK}{_ZONE}(?!\d)"
     r"|\b1[6-9]\d{8}(?:\d{3}){0,3}(?:\.\d+)?\b)"
     r"|(?P<address>\b0x[0-9a-f]{6,}\b)"
 )
+# What stands under such a name says how long something took.
+_DURATION = re.compile(
+    r"(?:^|[._\-'])(?:took|elapsed|duration|latency|uptime|runtime|process(?:ing)?[_-]?time|response[_-]?time|server-timing|age)"
+    r"(?:[_-]?(?:in[_-])?(?:ns|us|ms|s|secs?|seconds|millis|milliseconds))?(?:'\])?$",
+    re.IGNORECASE,
+)
+_FIGURE = re.compile(r"\d+(?:\.\d+)?(?:[eE][+-]?\d+)?")
 _WORD = re.compile(r"[\w.:+-]+|[^\w.:+-]+")
+_TOKEN = 12  # a varying word of this length is one that was made at random
 _INDEX = re.compile(r"\[\d+\]")
 
 
@@ -63,6 +79,27 @@ def leaves(value: object, path: str = "$") -> Iterator[Leaf]:
         return
     if not value:
         yield Leaf(path, f"<empty {'mapping' if isinstance(value, dict) else 'list'}>")
+
+
+def keys(value: object) -> Mapping[str, str]:
+    """All keys inside a snapshot in which a canary has room, each with the first place where it stands."""
+    found: dict[str, str] = {}
+    _collect_keys(value, "$", found)
+    return found
+
+
+def _collect_keys(value: object, path: str, found: dict[str, str]) -> None:
+    if isinstance(value, str | bytes):
+        value = _parse_json(value)
+    if isinstance(value, dict):
+        for key, part in value.items():
+            below = _below(path, key)
+            if len(key) >= canary.SHORTEST:
+                found.setdefault(key, below)
+            _collect_keys(part, below, found)
+    elif isinstance(value, list):
+        for index, part in enumerate(value):
+            _collect_keys(part, f"{path}[{index}]", found)
 
 
 def _below(path: str, key: str) -> str:
@@ -125,8 +162,20 @@ def plainly(value: Atom, label: Callable[[canary.Hit], str]) -> str:
         text = rename(value, label)
     else:
         number = canary.searchable(value)
-        text = repr(value) if number is None else rename(number, label)
-    return _VOLATILE.sub(lambda match: f"<{match.lastgroup}>", text)
+        text = _repr(value) if number is None else rename(number, label)
+    return _VOLATILE.sub(lambda match: "<address>" if match["address"] else "<time>", text)
+
+
+def _timeless(path: str, text: str) -> str:
+    """A line without its figures, where its name says that they are a duration."""
+    return _FIGURE.sub("<duration>", text) if _DURATION.search(path) else text
+
+
+def _repr(value: Atom) -> str:
+    try:
+        return repr(value)
+    except ValueError:  # an int of thousands of digits, which Python prints in no other way
+        return hex(value) if isinstance(value, int) else "?"
 
 
 def place(run: Run, channel: str, position: int, path: str) -> str:
@@ -148,8 +197,8 @@ def lines(value: object, label: Callable[[canary.Hit], str]) -> Lines:
     """A snapshot as lines by path; a path inside a bag has several, in no order."""
     found: defaultdict[str, list[str]] = defaultdict(list)
     for leaf in leaves(value):
-        path = rename(leaf.path, label) if canary.PREFIX in leaf.path.lower() else leaf.path
-        found[path].append(plainly(leaf.value, label))
+        path = rename(leaf.path, label) if canary.may_hold(leaf.path) else leaf.path
+        found[path].append(_timeless(path, plainly(leaf.value, label)))
     return {path: tuple(sorted(values)) for path, values in found.items()}
 
 
@@ -194,6 +243,7 @@ class Story:
         self._unstable: set[tuple[str, str]] = set()
         self._lengths = {channel: len(observations) for channel, observations in self._first.items()}
         self._loose: set[str] = set()
+        self._free_keys: dict[tuple[str, str], frozenset[str]] = {}
         self._words: defaultdict[tuple[str, int, str], set[int]] = defaultdict(set)
         for other in others:
             self._learn(other)
@@ -231,14 +281,22 @@ class Story:
             if len(ours) != len(theirs):
                 self._loose.add(channel)
             for position, (a, b) in enumerate(zip(ours, theirs, strict=False)):
-                for path in a.keys() | b.keys():
-                    if a.get(path) != b.get(path):
-                        self._mask(channel, position, path, a.get(path), b.get(path))
+                self._learn_places(channel, a.keys(), b.keys())
+                for path in a.keys() & b.keys():
+                    if a[path] != b[path]:
+                        self._mask(channel, position, path, a[path], b[path])
 
-    def _mask(
-        self, channel: str, position: int, path: str, a: tuple[str, ...] | None, b: tuple[str, ...] | None
-    ) -> None:
-        if a and b and len(a) == len(b) == 1:
+    def _learn_places(self, channel: str, ours: Iterable[str], theirs: Iterable[str]) -> None:
+        """What is there in one run and not in another: keys that are free, and lists whose length is."""
+        mine, others = _children(ours), _children(theirs)
+        for node in mine.keys() & others.keys():
+            if mine[node] != others[node]:
+                place = channel, _INDEX.sub("[*]", node)
+                fixed = mine[node] & others[node]
+                self._free_keys[place] = fixed & self._free_keys.get(place, fixed)
+
+    def _mask(self, channel: str, position: int, path: str, a: tuple[str, ...], b: tuple[str, ...]) -> None:
+        if len(a) == len(b) == 1:
             ours, theirs = _WORD.findall(a[0]), _WORD.findall(b[0])
             varying = {i for i, (x, y) in enumerate(zip(ours, theirs, strict=False)) if x != y}
             # A text of which every word varies has nothing to hold on to.
@@ -250,7 +308,7 @@ class Story:
     def _compare(self, channel: str, position: int, expected: Lines, observed: Lines) -> Iterator[Difference]:
         for path in sorted(expected.keys() | observed.keys()):
             a, b = expected.get(path), observed.get(path)
-            if a == b or (channel, _INDEX.sub("[*]", path)) in self._unstable:
+            if a == b or self._is_free(channel, path):
                 continue
             if a and b and self._same_words(channel, position, path, a, b):
                 continue
@@ -258,14 +316,34 @@ class Story:
                 continue
             yield Difference(channel, position, path, _joined(a), _joined(b))
 
+    def _is_free(self, channel: str, path: str) -> bool:
+        """Solo runs differed there, or in whether there is such a place at all."""
+        if (channel, _INDEX.sub("[*]", path)) in self._unstable:
+            return True
+        if not self._free_keys:
+            return False
+        steps = _STEP.findall(path)
+        nodes = (("".join(map(_general, steps[:depth])), steps[depth]) for depth in range(len(steps)))
+        return any(step not in self._free_keys.get((channel, node), _EVERYTHING) for node, step in nodes) or (
+            # An empty list or mapping stands where its parts would.
+            (channel, "".join(map(_general, steps))) in self._free_keys
+        )
+
     def _same_words(self, channel: str, position: int, path: str, a: Sequence[str], b: Sequence[str]) -> bool:
         varying = self._words.get((channel, position, path))
         if varying is None or len(a) != 1 or len(b) != 1:
             return False
         ours, theirs = _WORD.findall(a[0]), _WORD.findall(b[0])
-        return len(ours) == len(theirs) and all(
+        if len(ours) == len(theirs) and all(
             x == y for i, (x, y) in enumerate(zip(ours, theirs, strict=True)) if i not in varying
+        ):
+            return True
+        # A random token may hold a character that looks like the end of a word.
+        pattern = "".join(
+            r"\S+" if i in varying and len(word) >= _TOKEN else r"[\w.:+-]+" if i in varying else re.escape(word)
+            for i, word in enumerate(ours)
         )
+        return re.fullmatch(pattern, b[0]) is not None
 
 
 def _tell(evidence: Evidence, run: Run) -> Mapping[str, list[Lines]]:
@@ -303,6 +381,32 @@ def _hits(value: object) -> Iterator[canary.Hit]:
     for leaf in leaves(value):
         if (text := canary.searchable(leaf.value)) is not None:
             yield from canary.find(text)
+
+
+class _Everything(frozenset[str]):
+    def __contains__(self, key: object) -> bool:
+        return True
+
+
+_EVERYTHING = _Everything()
+_STEP = re.compile(r"^\$|\.[^.\[]+|\[(?:'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[^\]]*)\]")
+
+
+def _general(step: str) -> str:
+    """A step of a path as it counts for all elements of a list."""
+    return "[*]" if _INDEX.fullmatch(step) else step
+
+
+def _children(paths: Iterable[str]) -> Mapping[str, frozenset[str]]:
+    """The steps that lead on from each node; from a leaf none do."""
+    children: defaultdict[str, set[str]] = defaultdict(set)
+    for path in paths:
+        node = ""
+        for step in _STEP.findall(path):
+            children[node].add(step)
+            node += step
+        children[node]
+    return {node: frozenset(steps) for node, steps in children.items()}
 
 
 def _joined(values: Sequence[str] | None) -> str | None:

@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 
 from pytest_isolation.oracles.canaries import foreign_canaries
-from pytest_isolation.users.cast import Cast
+from pytest_isolation.users.cast import Cast, run_of
 from pytest_isolation.users.transcript import Story
 
 SILENT = Story(())
@@ -150,3 +150,43 @@ def test_the_story_says_what_should_have_been_there(stage):
     alice.observe({"text": bob.secret("note")})
     [finding] = foreign_canaries(stage.evidence(), story)
     assert (finding.expected, finding.seen) == ("<note of user-00>", "<note of user-01>")
+
+
+@pytest.mark.parametrize(
+    "hide",
+    [
+        lambda alice: {"orders": {alice.number("order"): "paid"}},
+        lambda alice: {"orders": {str(alice.number("order")): "paid"}},
+        lambda alice: {alice.secret().encode().hex(): 1},
+        lambda alice: {base64.b64encode(alice.secret().encode()): 1},
+        lambda alice: json.dumps({alice.secret()[::-1]: 1}),
+        lambda alice: {("a", alice.secret()): 1},
+    ],
+)
+def test_a_key_is_searched_as_a_value_is(hide):
+    """In whatever encoding."""
+    cast = Cast(1, "test")
+    alice, bob = cast.users(2)
+    bob.observe(hide(alice))
+    assert [f.user for f in foreign_canaries(cast.evidence("test", [run_of(bob)]), Story(()))] == ["user-01"]
+
+
+@pytest.mark.parametrize(
+    "arrange",
+    [
+        lambda pieces: pieces,
+        lambda pieces: [{"delta": piece} for piece in pieces],
+        lambda pieces: {"choices": [{"text": piece} for piece in pieces]},
+        lambda pieces: [piece.encode() for piece in pieces],
+    ],
+)
+def test_a_secret_in_pieces_of_one_list_is_found(arrange):
+    """As ``observe(list(…))`` makes it of a stream."""
+    cast = Cast(1, "test")
+    alice, bob = cast.users(2)
+    text = f"Your note: {alice.secret('note')}."
+    pieces = arrange([text[at : at + 5] for at in range(0, len(text), 5)])
+    bob.observe(pieces)
+    alice.observe(pieces)
+    findings = list(foreign_canaries(cast.evidence("test", [run_of(alice), run_of(bob)]), Story(())))
+    assert [finding.user for finding in findings] == ["user-01"]

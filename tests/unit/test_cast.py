@@ -143,3 +143,36 @@ def test_a_user_can_be_observed_itself(cast):
     """Slips happen; they do not break the copy."""
     [user] = cast.users(1)
     assert isinstance(snapshot(user), dict | str)
+
+
+@pytest.mark.parametrize(
+    ("use", "said"),
+    [
+        (
+            lambda alice, bob: alice.share("note", None),
+            r"share\('note', …\) takes users, not None; share\('note'\) alone shares",
+        ),
+        (lambda alice, bob: alice.share("note", "bob"), r"takes users, not 'bob'"),
+        (lambda alice, bob: alice.share(bob), r"takes the name of a secret first, then users: share\('note', bob\)"),
+        (lambda alice, bob: alice.observe("a", channel=3), r"a channel is named by a text: .* not 3"),
+        (lambda alice, bob: alice.secret(["note"]), r"a secret's name is a str, not \['note'\]"),
+        (lambda alice, bob: alice.number(3), r"a number's name is a str, not 3"),
+    ],
+)
+def test_wrong_arguments_are_refused_with_the_right_form(use, said):
+    """Nothing is shared, planted or seen by mistake."""
+    with pytest.raises(MisuseError, match=said):
+        use(*Cast(1, "test").users(2))
+
+
+def test_what_is_observed_after_the_run_was_told_is_late_and_handed_out_once():
+    """Nobody else would judge it."""
+    cast = Cast(1, "test")
+    [alice] = cast.users(1)
+    alice.observe("in time")
+    run = run_of(alice)
+    alice.observe("late", "socket")
+    assert [observation.value for observation in run.observations] == ["in time"]
+    [late] = cast.late_runs()
+    assert (late.user, [observation.value for observation in late.observations]) == ("user-00", ["late"])
+    assert cast.late_runs() == []

@@ -5,8 +5,11 @@ import dataclasses
 import datetime
 import decimal
 import enum
+import io
 import pathlib
 import uuid
+from array import array
+from unittest.mock import MagicMock, Mock
 
 import pytest
 from hypothesis import given
@@ -256,3 +259,49 @@ def test_a_later_change_is_not_seen():
     seen = snapshot(value)
     value["a"].append(2)
     assert seen == {"a": [1]}
+
+
+class Page:
+    """A page of results, as libraries make it."""
+
+    def __init__(self, items):
+        self._items = items
+
+    def __iter__(self):
+        return iter(self._items)
+
+    def __len__(self):
+        return len(self._items)
+
+
+@pytest.mark.parametrize(
+    ("value", "plain"),
+    [
+        (Page(["a", "b"]), ["a", "b"]),
+        ({"x": "a"}.values(), ["a"]),
+        (array("i", [1, 2]), [1, 2]),
+        (memoryview(b"ab"), b"ab"),
+        (io.BytesIO(b"ab"), b"ab"),
+        (io.StringIO("ab"), "ab"),
+    ],
+)
+def test_what_can_be_gone_through_again_is_gone_through(value, plain):
+    """Its parts are what was seen."""
+    assert snapshot(value) == plain
+
+
+def test_what_may_be_used_up_by_looking_is_refused():
+    """A cursor, for example."""
+
+    class Cursor:
+        def __iter__(self):
+            return iter(["a"])
+
+    with pytest.raises(MisuseError, match=r"observe\(\) got a Cursor, which does not say how long it is.*list\(…\)"):
+        snapshot(Cursor())
+
+
+def test_a_mock_is_not_what_it_claims_to_be():
+    """It has headers, a status and a mapping, if it is asked."""
+    assert snapshot(Mock(text="hello"))["text"] == "hello"
+    assert "Mock" in str(snapshot(MagicMock()))

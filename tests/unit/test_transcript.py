@@ -309,3 +309,123 @@ def test_renaming_leaves_a_text_without_canaries_alone():
     """Nothing is lost."""
     assert rename("plain", lambda hit: "?") == "plain"
     assert snapshot(Observation("a", 1)) == {"channel": "a", "value": 1}
+
+
+@pytest.mark.parametrize(
+    "now",
+    [
+        "12:34:56",
+        "12:34:56.789",
+        "2026/11/23 12:34:56",
+        "2026-11-23T12:34:56+01:00",
+        "20261123T123456Z",
+        "Mon, 23 Nov 2026 12:34:56 +0100",
+        "Mon, 23 Nov 2026 12:34:56 GMT",
+        "a=b; expires=Mon, 23-Nov-2026 12:34:56 GMT; Path=/",
+        "[23/Nov/2026:12:34:56 +0000] GET /",
+        "Mon Nov 23 12:34:56 2026",
+        "Mon Nov  2 12:34:56 2026",
+    ],
+)
+def test_the_time_of_day_is_no_difference(theatre, now):
+    """Whoever is alone sees it at another time than a crowd."""
+    later = now.replace("12:34:56", "23:59:07").replace("123456", "235907")
+    assert theatre.compare(lambda user: user.observe(now), lambda user: user.observe(later)) == []
+
+
+@pytest.mark.parametrize("text", ["10:30", "1:2:3", "ratio 16:9", "port 8080", "user 23"])
+def test_what_only_looks_like_a_time_is_compared(theatre, text):
+    """An appointment is somebody's."""
+    [difference] = theatre.compare(lambda user: user.observe(text), lambda user: user.observe(f"{text}1"))
+    assert difference.expected == text
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "took",
+        "took_ms",
+        "elapsed",
+        "duration_s",
+        "latency_ms",
+        "x-process-time",
+        "process_time",
+        "response-time",
+        "uptime",
+        "age",
+    ],
+)
+def test_how_long_something_took_is_no_difference(theatre, name):
+    """Alone it may be 0 every time."""
+    assert theatre.compare(lambda user: user.observe({name: 0}), lambda user: user.observe({name: 3.5})) == []
+
+
+def test_another_figure_is_a_difference(theatre):
+    """Its name says nothing of time."""
+    assert theatre.compare(lambda user: user.observe({"unread": 0}), lambda user: user.observe({"unread": 3}))
+
+
+def numbered(form):
+    """Sees something else every time: the form with a number in it."""
+    numbers = iter(range(10**6))
+    return lambda user: user.observe(form(next(numbers)))
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda n: {"orders": {f"order-{n}": {"state": "paid"}}},
+        lambda n: {"orders": {n: {"state": "paid"}}},
+        lambda n: {"orders": {f"a.b[{n}]": "paid"}},
+        lambda n: {"items": list(range(n % 4))},
+        lambda n: {"items": set(range(n % 4))},
+        lambda n: {"items": [{"a": 1}] * (n % 4)},
+        lambda n: {"hint": "try again"} if n % 3 else {},
+        lambda n: [{f"k{(n + i) % 5}": i} for i in range(5)],
+    ],
+)
+def test_keys_and_lengths_that_differ_when_alone_are_unstable(theatre, form):
+    """No two orders have the same number."""
+    see = numbered(form)
+    story = theatre.alone(see, 5)
+    assert [difference for _ in range(8) for difference in theatre.differences(story, see)] == []
+
+
+def test_beside_a_key_that_differs_the_others_are_compared(theatre):
+    """What is under it, and what stands beside it."""
+    orders = iter(range(100))
+
+    def see(user, state="paid", total=1):
+        user.observe({"total": total, "orders": {f"order-{next(orders)}": "any"}, "state": state})
+
+    story = theatre.alone(see, 5)
+    assert theatre.differences(story, see) == []
+    assert [d.path for d in theatre.differences(story, lambda user: see(user, "stolen"))] == ["$.state"]
+    assert [d.path for d in theatre.differences(story, lambda user: see(user, total=2))] == ["$.total"]
+
+
+@pytest.mark.parametrize("token", ["abcdefghijkl", "abc/efghi+kl", "/bcdefghijkl", "abcdefghij=="])
+def test_a_random_token_may_hold_what_ends_a_word(theatre, token):
+    """Base64 has a slash now and then."""
+    tokens = iter(["aaaaaaaaaaaa", "bbbbbbbbbbbb", "cccccccccccc", token])
+    assert (
+        theatre.compare(
+            see := lambda user: user.observe(f"sid={next(tokens)}; Path=/"), lambda u: (next(tokens), see(u))
+        )
+        == []
+    )
+
+
+def test_a_number_of_thousands_of_digits_has_a_line_too(theatre):
+    """Python prints it in no other way than in hex."""
+    assert theatre.compare(lambda user: user.observe(10**5000), lambda user: user.observe(10**5000)) == []
+
+
+def test_a_cut_secret_is_shared_only_if_a_shared_name_fits(theatre):
+    """What is left of the name tells which one it was."""
+    alice, bob = theatre.cast.users(2)
+    alice.share("public", bob)
+    public, private = alice.secret("public"), alice.secret("private")
+    evidence = theatre.evidence(alice, bob)
+    assert "shared" in tell(bob, evidence, public[:20])
+    assert "shared" not in tell(bob, evidence, private[:20])
