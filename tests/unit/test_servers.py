@@ -1,6 +1,7 @@
 """A server is found, started and removed; or it is said what was looked for."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import psycopg
@@ -13,6 +14,16 @@ import servers
 def _nothing_is_pointed_at(monkeypatch):
     for variable in (servers.POSTGRES_VARIABLE, servers.REDIS_VARIABLE):
         monkeypatch.delenv(variable, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _a_folder_of_its_own(monkeypatch):
+    """Others may start servers too; not in pytest's own folder, which the server's user may not enter."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        monkeypatch.setenv("TMPDIR", folder)
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        yield
 
 
 def folders():
