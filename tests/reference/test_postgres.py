@@ -288,14 +288,15 @@ async def test_a_transaction_begun_behind_sqlalchemys_back_harms_nobody(url, end
 
 
 async def test_a_transaction_of_asyncpgs_own_harms_nobody(postgres_url):
-    """It remembers that it is in one, whatever the server says."""
+    """What the next user commits would be a part of it, and never be kept."""
     async with one_connection(postgres_url.replace("postgresql", DRIVERS[0])) as database:
         async with database._made.connect() as connection:
             driver = (await connection.get_raw_connection()).driver_connection
             await driver.transaction().start()
         async with database.session("bob") as session:
             await session.save("x")
-            assert list(await session.load()) == ["x"]
+        with psycopg.connect(postgres_url) as other:
+            assert other.execute("SELECT text FROM note").fetchall() == [("x",)]
 
 
 async def test_who_listened_hears_nothing_of_the_next_user(postgres_url):
