@@ -88,6 +88,14 @@ async def test_a_lazy_start_that_fails_leaves_no_connection(admin, weak_url):
         assert await written_and_read(database, "alice", "x") == ["x"]
 
 
+async def test_a_start_on_a_file_that_cannot_be_made_says_so(tmp_path):
+    """At once, and not after the patience for those who keep it locked."""
+    database = Database(f"sqlite+aiosqlite:///{tmp_path / 'nowhere' / 'notes.db'}")
+    with pytest.raises(DBAPIError, match="unable to open"):
+        await database.start()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
 async def test_a_start_that_is_cancelled_leaves_neither_a_task_nor_a_connection(admin, url):
     """In whatever step of it."""
     for turn in range(12):
