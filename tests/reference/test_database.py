@@ -101,6 +101,14 @@ async def test_a_lazy_start_connects_once_when_it_is_first_needed(url):
         assert database.connect_s is not None
 
 
+async def test_two_tasks_of_a_request_get_the_same_session(url):
+    """Though both were the first to need it, and waited for the start."""
+    async with Running(url, lazy_start=True) as database, database.session("alice") as session:
+        one, two = await asyncio.gather(session.orm(), session.orm())
+        assert one is two
+        assert len(database.open_sessions()) == 1
+
+
 async def test_figures_balance(url):
     """What was opened is closed, and what was lent is back."""
     running = Running(url)

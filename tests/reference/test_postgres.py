@@ -1,6 +1,11 @@
 """On PostgreSQL the database itself keeps users apart, and a connection forgets who used it."""
 
 import asyncio
+import gc
+import sys
+from contextvars import ContextVar
+from pathlib import Path
+from weakref import ref
 
 import psycopg
 import pytest
@@ -224,16 +229,138 @@ async def test_binding_a_transaction_takes_one_round_trip_and_no_more(url):
         ]
 
 
-async def test_statements_of_this_package_leave_nothing_to_reset(url):
-    """Only who had SQLAlchemy's session in hand may have left something: the reset is spared the others."""
+async def test_what_statements_of_this_package_leave_is_forgotten_and_no_more(url):
+    """Only who had SQLAlchemy's session in hand may have left anything; a read leaves nothing at all."""
     async with one_connection(url) as database:
-        reset = []
+        notes = []
         event.listen(
-            database._made.sync_engine, "reset", lambda _c, entry, _s: reset.append(dict(entry.info)), insert=True
+            database._made.sync_engine, "reset", lambda _c, entry, _s: notes.append(dict(entry.info)), insert=True
         )
         async with database.session("alice") as session:
+            await session.load()
             await session.save("x")
-        async with database.session("alice") as session:
             await session.ping()
             await session.orm()
-        assert [bool(info.get("reference_impl.clean")) for info in reset] == [True, False]
+        assert [note.get("reference_impl.forget") for note in notes] == ["", "DISCARD SEQUENCES", None]
+
+
+async def test_the_last_number_of_a_sequence_is_not_told_to_the_next_user(url):
+    """It says how much others write."""
+    async with one_connection(url) as database:
+        async with database.session("alice") as session:
+            await session.save("x")
+        for ask in ("SELECT lastval()", "SELECT currval('note_id_seq')"):
+            async with database.session("bob") as session:
+                with pytest.raises(DBAPIError, match="is not yet defined"):
+                    await (await session.orm()).scalar(text(ask))
+
+
+async def test_nor_is_the_number_of_an_insert_that_failed(url):
+    """It was drawn all the same."""
+    async with one_connection(url) as database:
+        with pytest.raises(DBAPIError, match="not-null"):
+            async with database.session("alice") as session:
+                await session.save(None)
+        async with database.session("bob") as session:
+            with pytest.raises(DBAPIError, match="is not yet defined"):
+                await (await session.orm()).scalar(text("SELECT lastval()"))
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+async def test_a_transaction_begun_behind_sqlalchemys_back_harms_nobody(url, end):
+    """SQLAlchemy ends only its own, and asyncpg begins none within another."""
+    async with one_connection(url) as database:
+        async with database.session("alice") as session:
+            orm = await session.orm()
+            driver = await driver_of(orm)
+            await driver.execute("COMMIT")
+            await driver.execute("BEGIN")
+            await driver.execute("CREATE TABLE half (x int)")
+            await getattr(orm, end)()
+        async with database._made.connect() as connection:
+            driver = (await connection.get_raw_connection()).driver_connection
+            await driver.execute("BEGIN")
+            await driver.execute("SET LOCAL app.user_id = 'alice'")
+        for user in ("bob", "carol"):
+            async with database.session(user) as session:
+                await session.save("x")
+                assert list(await session.load()) == ["x"]
+
+
+async def test_a_transaction_of_asyncpgs_own_harms_nobody(postgres_url):
+    """What the next user commits would be a part of it, and never be kept."""
+    async with one_connection(postgres_url.replace("postgresql", DRIVERS[0])) as database:
+        async with database._made.connect() as connection:
+            driver = (await connection.get_raw_connection()).driver_connection
+            await driver.transaction().start()
+        async with database.session("bob") as session:
+            await session.save("x")
+        with psycopg.connect(postgres_url) as other:
+            assert other.execute("SELECT text FROM note").fetchall() == [("x",)]
+
+
+async def test_who_listened_hears_nothing_of_the_next_user(postgres_url):
+    """asyncpg keeps callbacks with the connection."""
+    async with one_connection(postgres_url.replace("postgresql", DRIVERS[0])) as database:
+        heard = {"alice": [], "bob": []}
+        for user, news in heard.items():
+            async with database.session(user) as session:
+                orm = await session.orm()
+                driver = await driver_of(orm)
+                await driver.add_listener("news", lambda *what, news=news: news.append(what[-1]))
+                await driver.execute(f"NOTIFY news, 'of {user}'")
+                await orm.commit()
+        assert heard == {"alice": ["of alice"], "bob": ["of bob"]}
+
+
+async def test_a_connection_keeps_nothing_of_the_request_that_opened_it(url):
+    """What a driver calls back would run in its Context, and keep alive whatever that holds."""
+
+    class Request:
+        pass
+
+    current = ContextVar("current")
+
+    async def serve(database):
+        request = Request()
+        current.set(request)
+        async with database.session("alice") as session:
+            await session.ping()
+        return ref(request)
+
+    async with Running(url, pool_size=2) as database, database.session("bob") as session:
+        await session.ping()  # so that alice has to open another one
+        request = await asyncio.create_task(serve(database))
+        await asyncio.sleep(0)
+        gc.collect()
+        assert database.figures.created == 2
+        assert request() is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it looks at what the process has open")
+async def test_who_is_cancelled_while_a_connection_is_opened_hangs_up_at_once(url):
+    """Not when the collector comes: until then the server would keep a place for nobody."""
+    async with Running(url, pool_size=5) as database, database.session("bob") as session:
+        await session.ping()
+        gc.collect()
+        gc.disable()
+        try:
+            before = sockets()
+            for steps in range(1, 16):
+                opening = asyncio.create_task(database.session("alice").ping())
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+                opening.cancel()
+                await asyncio.wait([opening])
+                assert sockets() <= before + database.figures.active + database.figures.idle - 1
+        finally:
+            gc.enable()
+
+
+async def driver_of(orm):
+    return (await (await orm.connection()).get_raw_connection()).driver_connection
+
+
+def sockets():
+    links = [file for file in Path("/proc/self/fd").iterdir() if file.is_symlink()]
+    return sum(str(link.readlink()).startswith("socket") for link in links)
