@@ -52,6 +52,8 @@ class Scene:
     pause_s: float = 0.0
 
 
+_NO_CAUSE = "why it was over budget cannot be said, because the body failed when it was run again to see"
+
 Script = Generator[Scene, list[Run], None]
 
 
@@ -156,6 +158,33 @@ class Play:
             await sample_closed(call, self.ledger, self.limits, load.concurrency)
         else:
             await sample_async(call, self.ledger, self.limits)
+        await self.explain(call, self.ledger)
+
+    async def explain(self, call: Callable[[], Awaitable[object]], ledger: Ledger, span: str | None = None) -> None:
+        """See why an asynchronous body missed its budget; whatever comes of that, the verdict stays.
+
+        Args:
+            call: the body, or the part of it that was sampled.
+            ledger: what it was judged by.
+            span: the part that it is.
+        """
+        if ledger.has_failed(span) and span not in self.ledger.measured:
+            from pytest_isolation.latency.tracing import Unrepeatable, explain_async
+
+            try:
+                ledger.causes[span] = await explain_async(call, ledger.clock, self.plan.load.concurrency or 1)
+            except Unrepeatable as error:
+                self._other_notes.append(f"{_NO_CAUSE}: {error}")
+
+    def explain_sync(self, call: Callable[[], object], ledger: Ledger, span: str | None = None) -> None:
+        """The same for a synchronous body."""
+        if ledger.has_failed(span) and span not in self.ledger.measured:
+            from pytest_isolation.latency.tracing import Unrepeatable, explain_sync
+
+            try:
+                ledger.causes[span] = explain_sync(call, ledger.clock)
+            except Unrepeatable as error:
+                self._other_notes.append(f"{_NO_CAUSE}: {error}")
 
     def perform_sync(self, call: Callable[..., object], benchmark: Any = None) -> None:
         """Play a synchronous test; its crowd plays in threads.
@@ -172,6 +201,7 @@ class Play:
                 self._other_notes += filter(None, [take_rounds(benchmark, self.ledger)])
             elif self.plan.budgets:
                 sample_sync(call, self.ledger, self.limits)
+                self.explain_sync(call, self.ledger)
             else:
                 call()
 

@@ -209,6 +209,7 @@ class Latency:
         _refuse_uncallable(part, "await latency.measure(part)")
         with self._part(span) as own:
             await sample_async(_async_only(part), own, self._play.limits, span)
+            await self._play.explain(_async_only(part), own, span)
 
     def measure_sync(self, part: Callable[[], object], span: str | None = None) -> None:
         """Sample a part of a sync body, as ``measure`` does with an async one.
@@ -225,6 +226,7 @@ class Latency:
         _refuse_uncallable(part, "latency.measure_sync(part)")
         with self._part(span) as own:
             sample_sync(part, own, self._play.limits, span)
+            self._play.explain_sync(part, own, span)
 
     @contextmanager
     def _part(self, span: str | None) -> Iterator[Ledger]:

@@ -99,6 +99,40 @@ class Arrivals:
 
 
 @dataclass(frozen=True, slots=True)
+class Cause:
+    """A part of the time that slow calls took.
+
+    Attributes:
+        name: ``waiting for a lock``, ``own CPU``, ``loop queue``, …
+        seconds: of all slow calls together.
+        share: of their time, 0 to 1.
+        where: the place in the user's code, or whose callback kept the loop busy; empty where that is not known.
+    """
+
+    name: str
+    seconds: float
+    share: float
+    where: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Attribution:
+    """Where the slowest calls spent their time; found by running the body again with tracing.
+
+    Attributes:
+        calls: how many were traced.
+        slowest: how many of them are told of.
+        causes: the largest first.
+        notes: what could not be seen.
+    """
+
+    calls: int
+    slowest: int
+    causes: tuple[Cause, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """What the samples say of one budget, and the evidence for it.
 
@@ -115,6 +149,7 @@ class Verdict:
         log_e_within: the same for within; an outcome is proven once its evidence reaches 1 / alpha.
         machine: what the machine added; None where it has no clock for that.
         arrivals: how the samples arrived; None is one after another.
+        cause: of a failure, as far as it was looked for.
     """
 
     budget: Budget
@@ -129,6 +164,7 @@ class Verdict:
     log_e_within: float
     machine: MachineTime | None = None
     arrivals: Arrivals | None = None
+    cause: Attribution | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -166,7 +166,9 @@ class Database:
                 max_overflow=self._max_overflow,
             )
             undo.push_async_callback(engine.dispose)
-            kind = _KINDS[engine.dialect.name]
+            kind = _KINDS.get(engine.dialect.name)
+            if kind is None:
+                raise ValueError(f"{engine.dialect.name} is not supported: use {' or '.join(_KINDS)}, which are tested")
             kind.listen(engine)
             self._watch(engine)
             open_for_nobody(engine)  # the last one, because once a connection is opened no more listener is asked

@@ -11,9 +11,9 @@ from time import perf_counter
 from types import TracebackType
 
 from pytest_isolation.errors import MisuseError, NothingMeasured
-from pytest_isolation.latency.decide import Gate, Rule, Step, next_step
+from pytest_isolation.latency.decide import Gate, Rule, State, Step, next_step
 from pytest_isolation.latency.noise import Clock, Mark, NoClock
-from pytest_isolation.model import Arrivals, Budget, Outcome, Verdict
+from pytest_isolation.model import Arrivals, Attribution, Budget, Outcome, Verdict
 
 BODY = None
 
@@ -40,12 +40,14 @@ class Ledger:
         self_timed: the body recorded its own time (``Recorder.record``), so that the sampler does not.
         measured: the spans that the body sampled by itself (``adopt``), so that it is not to be repeated.
         arrivals: how the samples of the body arrived; None is one after another.
+        causes: why a span was over its budget, as far as that was looked for.
     """
 
     def __init__(self, budgets: Iterable[Budget], rule: Rule | None = None, clock: Clock | None = None) -> None:
         self._rule = rule
         self.clock = clock or NoClock()
         self.arrivals: Arrivals | None = None
+        self.causes: dict[str | None, Attribution] = {}
         self._lock = Lock()
         self._budgets = tuple(budgets)
         self.self_timed = False
@@ -93,6 +95,7 @@ class Ledger:
         """Take over what a part has measured: from now on the body is neither repeated nor timed."""
         self.measured.add(span)
         self.samples[span], self.machine[span] = part.samples[span], part.machine[span]
+        self.causes |= part.causes
         self.gates = [gate for gate in self.gates if gate.budget.span != span] + part.gates
         self._by_span[span] = part.gates
 
@@ -100,6 +103,10 @@ class Ledger:
     def step(self) -> Step:
         """What the gates want next."""
         return next_step(self.gates)
+
+    def has_failed(self, span: str | None = BODY) -> bool:
+        """A budget of this span is proven missed."""
+        return any(gate.state is State.FAILED for gate in self._by_span.get(span, ()))
 
     @property
     def outlook(self) -> str:
@@ -132,6 +139,8 @@ class Ledger:
         span = gate.budget.span
         machine_s = self.machine.get(span, ()) if self.clock.known else None
         verdict = gate.verdict(self.samples.get(span, ()), seconds, machine_s)
+        if verdict.outcome is Outcome.FAIL:
+            verdict = replace(verdict, cause=self.causes.get(span))
         if self.arrivals is None or span in self.measured:
             return verdict
         if not self.arrivals.overloaded or span is not BODY:

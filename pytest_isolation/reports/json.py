@@ -16,7 +16,9 @@ from typing import Any
 
 from pytest_isolation.model import (
     Arrivals,
+    Attribution,
     Budget,
+    Cause,
     Estimate,
     Finding,
     Interval,
@@ -73,8 +75,14 @@ def _verdict(encoded: Mapping[str, Any]) -> Verdict:
             "estimates": tuple(map(_estimate, encoded["estimates"])),
             "machine": _machine(encoded["machine"]),
             "arrivals": encoded["arrivals"] and Arrivals(**encoded["arrivals"]),
+            "cause": encoded["cause"] and _attribution(encoded["cause"]),
         }
     )
+
+
+def _attribution(encoded: Mapping[str, Any]) -> Attribution:
+    causes = tuple(Cause(**cause) for cause in encoded["causes"])
+    return Attribution(**{**encoded, "causes": causes, "notes": tuple(encoded["notes"])})
 
 
 def _machine(encoded: Mapping[str, Any] | None) -> MachineTime | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from math import isfinite
 from typing import TYPE_CHECKING
 
-from pytest_isolation.model import Arrivals, Estimate, Finding, Kind, MachineTime, Outcome, Result, Verdict
+from pytest_isolation.model import Arrivals, Attribution, Estimate, Finding, Kind, MachineTime, Outcome, Result, Verdict
 
 if TYPE_CHECKING:
     import pytest
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 # A share of the sampled time that is the machine's: below it, nothing would read differently.
 _WORTH_A_LINE = 0.02
+_WORTH_A_WORD = 0.02
 _SHOWN = {Kind.LEAK: 3, Kind.DIFFERENT: 3}
 _HEADLINES = {Outcome.FAIL: "OVER BUDGET", Outcome.UNDECIDED: "UNDECIDED", Outcome.PASS: "WITHIN"}
 
@@ -72,7 +73,17 @@ def verdict_text(verdict: Verdict) -> str:
     allowed = f"; {_percent(1 - budget.quantile)} allowed" if budget.quantile < 1 else "; none allowed"
     share = f"{_percent(verdict.over / verdict.samples)}{allowed}" if verdict.samples else "none taken"
     evidence = f"{verdict.over} of {verdict.samples} samples over budget ({share}); {verdict.reason}"
-    return "\n  ".join([head, evidence, *_machine(verdict), *_arrivals(verdict.arrivals)])
+    return "\n  ".join([head, evidence, *_machine(verdict), *_arrivals(verdict.arrivals), *_why(verdict.cause)])
+
+
+def _why(cause: Attribution | None) -> Iterator[str]:
+    """Where the slowest calls spent their time."""
+    if cause is None:
+        return
+    shown = [part for part in cause.causes if part.share >= _WORTH_A_WORD]
+    parts = (f"{part.name} {part.share * 100:.0f} %" + (f" ({part.where})" if part.where else "") for part in shown)
+    yield f"slowest {cause.slowest} of {cause.calls} calls that were traced: {', '.join(parts)}"
+    yield from cause.notes
 
 
 def _machine(verdict: Verdict) -> Iterator[str]:
