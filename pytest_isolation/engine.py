@@ -154,7 +154,8 @@ class Play:
         load = self.plan.load
         if load.rate is not None:
             await sample_paced(call, self.ledger, self.limits, Pace(load.rate, load.users))
-        elif load.concurrency is not None:
+            return  # without the load a traced run would tell another story
+        if load.concurrency is not None:
             await sample_closed(call, self.ledger, self.limits, load.concurrency)
         else:
             await sample_async(call, self.ledger, self.limits)
