@@ -206,3 +206,15 @@ def run_of(
         played: when it began and ended.
     """
     return Run(user._label, user._number, tuple(user._observations), error, ended, seconds, played)
+
+
+def hand_over(user: User, error: BaseException | None = None) -> Run:
+    """What a user saw since it was last handed over; so one who stays for long needs no more memory than one request.
+
+    Args:
+        user: who played.
+        error: what the last thing that it did was ended by.
+    """
+    run = run_of(user, error)
+    user._observations.clear()
+    return run
