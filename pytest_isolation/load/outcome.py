@@ -124,6 +124,13 @@ class Outcome:
     notes: tuple[str, ...]
 
     @property
+    def verdict(self) -> Word:
+        """Pass if something was proven and nothing complained of."""
+        if self.complaints:
+            return Word.FAIL
+        return Word.PASS if any(line.verdict is Word.PASS for line in self.lines) else Word.UNDECIDED
+
+    @property
     def complaints(self) -> list[str]:
         """Why it failed, a line for each reason; empty if it did not."""
         said = []

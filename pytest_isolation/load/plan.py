@@ -115,8 +115,8 @@ def parse_mix(text: str) -> Mix:
             raise MisuseError(f"{part.strip()!r} has no weight: write it as {name or 'chat'}=2")
         if name not in tuple(Operation):
             close = get_close_matches(name, tuple(Operation), n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise MisuseError(f"there is no operation {name!r}{hint}. There are {', '.join(Operation)}")
+            hint = f"; did you mean '{close[0]}'?" if close else "."
+            raise MisuseError(f"there is no operation {name!r}{hint} There are {', '.join(Operation)}")
         if name in mix:
             raise MisuseError(f"{name!r} has two weights: name each operation once")
         mix[Operation(name)] = _weight(name, weight)

@@ -35,13 +35,10 @@ def text(outcome: Outcome) -> str:
 
 def verdict(outcome: Outcome) -> str:
     """The last lines: how it ended, and why."""
-    if outcome.interrupted:
-        head = "INTERRUPTED: what was measured until then is above"
-        return "\n".join([head, *(f"  {reason}" for reason in outcome.complaints)])
-    if outcome.complaints:
-        return "\n".join(["FAIL", *(f"  {reason}" for reason in outcome.complaints)])
-    doubts = sum(line.verdict in (Word.UNDECIDED, Word.TOO_FEW) for line in outcome.lines)
-    return "PASS" + (f", {doubts} of {len(outcome.lines)} lines without a decision" if doubts else "")
+    undecided = sum(line.verdict in (Word.UNDECIDED, Word.TOO_FEW) for line in outcome.lines)
+    doubt = f", {undecided} of {len(outcome.lines)} lines have too few attempts to prove their p95" if undecided else ""
+    head = "INTERRUPTED: what was measured until then is above\n" if outcome.interrupted else ""
+    return "\n".join([f"{head}{outcome.verdict.upper()}{doubt}", *(f"  {reason}" for reason in outcome.complaints)])
 
 
 def _table(outcome: Outcome) -> Iterator[str]:
@@ -72,13 +69,11 @@ def _estimate(estimate: Estimate) -> str:
 
 
 def _remarks(outcome: Outcome) -> Iterator[str]:
-    found = (
-        f"{outcome.leaks:,} requests got a secret of somebody else" if outcome.leaks else "no secret of anybody else"
-    )
-    yield f"isolation  {outcome.searched:,} answers and events searched: {found}"
+    found = f"{outcome.leaks:,} requests got a secret" if outcome.leaks else "no secret"
+    yield f"isolation  {outcome.searched:,} answers and events searched: {found} of somebody else"
     attempts, errors = sum(phase.attempts for phase in outcome.phases), sum(phase.errors for phase in outcome.phases)
-    share = f" ({errors / attempts:.3%})" if attempts else ""
-    most = f"{outcome.plan.max_error_rate:.3%}"
+    share = f" ({_percent(errors / attempts)})" if attempts else ""
+    most = _percent(outcome.plan.max_error_rate)
     yield f"errors     {errors:,} of {attempts:,} attempts{share}; at most {most} of each phase allowed"
     for failure in outcome.failures:
         yield f"           {failure.phase}: {failure.count:,} × {failure.kind}, for example: {failure.example}"
@@ -96,6 +91,10 @@ def _arrivals(phase: Course) -> str:
     late = f"sent late by {usual}at most {duration(phase.lag_max_s)}"
     queue = f"; overloaded: the queue is still growing, {phase.backlog:,} waited at the end" if phase.overloaded else ""
     return f"arrivals   {phase.name}: {rate:,.0f}/s of {phase.users:,} users; {late}; {phase.dropped:,} dropped{queue}"
+
+
+def _percent(share: float) -> str:
+    return f"{share * 100:.3g} %"
 
 
 def _memory(outcome: Outcome) -> str:
@@ -116,7 +115,7 @@ def encode(outcome: Outcome) -> dict[str, Any]:
     return {
         "version": VERSION,
         "environment": environment(),
-        "passed": not outcome.complaints and not outcome.interrupted,
+        "verdict": outcome.verdict.value,
         "complaints": outcome.complaints,
         **plain,
     }

@@ -127,7 +127,8 @@ class Runner:
         Raises:
             NothingMeasured: it got no answer at all.
         """
-        alone = PhaseTally(Phase("alone", _GRACE_S, mix={**self._plan.mix, **TALK}))
+        mix = {**self._plan.mix, **TALK, Operation.IDLE: 0.0}  # who only listens learns nothing
+        alone = PhaseTally(Phase("alone", _GRACE_S, mix=mix))
         alone.begun = perf_counter()
         for operation in list(alone.operations) * _REHEARSALS:
             if self._stopped_at is not None:
