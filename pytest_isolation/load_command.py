@@ -8,6 +8,7 @@ import re
 import secrets
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -56,7 +57,7 @@ def main(arguments: Sequence[str], program: str = "isolation load") -> int:
     except NothingMeasured as error:
         sys.stderr.write(f"{program}: nothing measured: {error}\n")
         return 1
-    if outcome is None:
+    except (asyncio.CancelledError, KeyboardInterrupt):  # before the load test, or a second time
         return _INTERRUPTED
     sys.stdout.write(f"{report.text(outcome)}\n" if outcome.phases else "")
     if chosen.save is not None:
@@ -123,7 +124,8 @@ def _target(chosen: argparse.Namespace) -> Target:
     Raises:
         MisuseError: it is not there, its name is no name, or a library is missing.
     """
-    sys.path.insert(0, "")  # as uvicorn and `python -m` find what lies in the folder
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # as uvicorn and `python -m` find what lies in the folder
     for option in ("backend", "app", "token"):
         name = getattr(chosen, option)
         if name is not None and not _NAME.fullmatch(name):
@@ -164,25 +166,22 @@ def _check_save(path: Path | None) -> None:
         raise MisuseError(f"--save {path}: {error}") from error
 
 
-def _perform(plan: Plan, target: Target) -> Outcome | None:
-    """Run it; None if a second Ctrl-C broke it off."""
-
+def _perform(plan: Plan, target: Target) -> Outcome:
     async def perform() -> Outcome:
         runner = Runner(plan, target, Progress(sys.stderr))
         with _interruptible(runner):
             return await runner.run()
 
-    try:
-        return asyncio.run(perform())
-    except (asyncio.CancelledError, KeyboardInterrupt):
-        return None
+    return asyncio.run(perform())
 
 
 @contextmanager
 def _interruptible(runner: Runner) -> Iterator[None]:
     """Let the first Ctrl-C stop gently, the second break off and clean up, the third do what it always does."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
-    assert task is not None
+    if task is None or threading.current_thread() is not threading.main_thread():  # no other has signals
+        yield
+        return
     steps: list[Callable[[], object]] = [runner.stop, task.cancel]
 
     def interrupted(_number: int, _frame: FrameType | None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -11,8 +10,6 @@ from pytest_isolation.backend import Backend, find_factory, make_backend
 from pytest_isolation.errors import MisuseError
 from pytest_isolation.load.target import Receive
 from pytest_isolation.users.cast import User
-
-_CLOSING_S = 10.0
 
 
 class BackendTarget:
@@ -48,13 +45,8 @@ class BackendTarget:
         self._agent = self._backend.agents[0]
 
     async def aclose(self) -> None:
-        """Close the backend; one that does not end is left to the end of the process.
-
-        Raises:
-            TimeoutError: it does not end.
-        """
-        async with asyncio.timeout(_CLOSING_S):
-            await self._backend.aclose()
+        """Close the backend."""
+        await self._backend.aclose()
 
     @property
     def pid(self) -> int:

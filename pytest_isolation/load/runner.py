@@ -24,6 +24,7 @@ _STAY = 20  # a user says so much and leaves; what it said would otherwise make 
 _REHEARSALS = 3
 _GRACE_S = 5.0  # so long after the end of a phase users who are behind may still send what was due
 _IDLE_S = 1.0
+_CLOSING_S = 30.0
 _EARLY_S = 0.001  # timers are as coarse, and what they are late is no latency of the target
 _TICK_S, _READING_S = 0.25, 1.0
 
@@ -89,7 +90,7 @@ class Runner:
                 watch.cancel()
                 await asyncio.gather(watch, return_exceptions=True)
         finally:
-            await self._target.aclose()
+            await self._close()
         return conclude(
             self._target.name,
             self._plan,
@@ -99,6 +100,14 @@ class Runner:
             interrupted=self._stopped_at is not None,
             notes=self._notes,
         )
+
+    async def _close(self) -> None:
+        """Close the target; what goes wrong there does not cost what was measured."""
+        try:
+            async with asyncio.timeout(_CLOSING_S):
+                await self._target.aclose()
+        except Exception as error:
+            self._notes.append(f"the target did not close well: {type(error).__name__}: {error}")
 
     async def _phases(self) -> None:
         async with self._seated(self._plan.users, 0) as regulars:

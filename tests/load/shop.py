@@ -195,6 +195,11 @@ class Unstartable(Shop):
         raise OSError("no database")
 
 
+class Unclosable(Shop):
+    async def aclose(self):
+        raise OSError("the database is gone")
+
+
 def token(user_id):
     """What an application of ours takes for a bearer token."""
     return user_id

@@ -198,6 +198,12 @@ def test_who_answers_nobody_is_noticed_before_the_load(load):
     assert "RuntimeError: closed for ever" in ended.err
 
 
+def test_what_was_measured_outlives_a_bad_end(load):
+    ended = load(*shop("Unclosable"))
+    assert ended.code == 0, ended.out
+    assert "the target did not close well: OSError: the database is gone" in ended.out
+
+
 def test_the_same_seed_sends_the_same_users_at_the_same_times(load):
     first, second = (load(*shop("Shop"), "--duration", "0.6") for _ in range(2))
     assert [line["attempts"] for line in first.report["lines"]] == [line["attempts"] for line in second.report["lines"]]
