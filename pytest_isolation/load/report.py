@@ -28,8 +28,8 @@ def text(outcome: Outcome) -> str:
     head = f"isolation load: {outcome.target}; {plan.users} users, seed {plan.seed}"
     parts = [head, "\n".join(_table(outcome)), "\n".join(_remarks(outcome))]
     parts += [finding_text(finding, "") for finding in outcome.findings[:_SHOWN_FINDINGS]]
-    if more := len(outcome.findings) - _SHOWN_FINDINGS:
-        parts += [f"… and {more} more pairs of users"] if more > 0 else []
+    if outcome.leaks > _SHOWN_FINDINGS:
+        parts.append(f"… and {outcome.leaks - _SHOWN_FINDINGS:,} more requests")
     return "\n\n".join([*parts, verdict(outcome)])
 
 
