@@ -18,6 +18,11 @@ pytest_plugins = ["pytester"]
 _NAME = re.compile(r"# (\w+\.py)\n")
 _INI = "[pytest]\nasyncio_default_fixture_loop_scope = function\naddopts = -p no:cacheprovider\n"
 
+_PROGRAMS = {
+    "pytest": ("-m", "pytest"),
+    "isolation": ("-c", "import sys; from pytest_isolation.cli import main; main(sys.argv[1:])"),
+}
+
 
 def _write(example: Example) -> None:
     """A block that begins with a file's name is that file, in a folder of the document's own."""
@@ -27,11 +32,12 @@ def _write(example: Example) -> None:
 
 
 def _run(example: Example) -> None:
-    """A session of a terminal: what begins with `$ pytest` is run, and its output must match; `...` is anything."""
+    """A session of a terminal: `$ pytest` and `$ isolation` are run, and the output must match; `...` is anything."""
     command, *expected = example.parsed.rstrip("\n").split("\n")
-    if not command.startswith("$ pytest") or not expected:
+    _, program, *options = command.split()
+    if program not in _PROGRAMS or not expected or expected[0].startswith("$"):
         return
-    arguments = [sys.executable, "-m", "pytest", *command.split()[2:]]
+    arguments = [sys.executable, *_PROGRAMS[program], *options]
     done = subprocess.run(  # noqa: S603 - what our own documents say
         arguments, cwd=example.namespace["folder"], capture_output=True, text=True, check=False
     )

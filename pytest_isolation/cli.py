@@ -1,9 +1,10 @@
-"""The command ``isolation``, for what is no test run: ``isolation serve`` starts the reference backend."""
+"""The command ``isolation``, for what is no test run: a load test, and the reference backend."""
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import sys
 from collections.abc import Sequence
 
 
@@ -16,9 +17,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser("isolation", description="What belongs to pytest-isolation and is no test run.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser(
+        "load", help="put a backend under the load of many users (options: isolation load --help)", add_help=False
+    )
+    commands.add_parser(
         "serve", help="start the reference backend on 127.0.0.1:8000 (options: isolation serve --help)", add_help=False
     )
-    _, rest = parser.parse_known_args(arguments)
+    chosen, rest = parser.parse_known_args(arguments)
+    if chosen.command == "load":
+        from pytest_isolation import load_command
+
+        sys.exit(load_command.main(rest))
     try:
         # By its name: the two packages know each other by their shapes alone.
         serve = importlib.import_module("reference_impl.__main__").main

@@ -241,3 +241,16 @@ def run_of(
     """
     user._is_told = True
     return Run(user._label, user._number, tuple(user._observations), error, ended, seconds, played, machine_s)
+
+
+def hand_over(user: User, error: BaseException | None = None) -> Run:
+    """What a user saw since it was last handed over; so one who stays for long needs no more memory than one request.
+
+    Args:
+        user: who played, and plays on.
+        error: what the last thing that it did was ended by.
+    """
+    run = run_of(user, error)
+    user._observations.clear()
+    user._is_told = False
+    return run

@@ -1,0 +1,1 @@
+"""The load test: many users for some time, isolation judged all the while."""

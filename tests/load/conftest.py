@@ -1,0 +1,87 @@
+"""Runs the command as a shell would."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from pytest_isolation.cli import main
+
+ROOT = Path(__file__).parents[2]
+COMMAND = (sys.executable, "-c", "import sys; from pytest_isolation.cli import main; main(sys.argv[1:])", "load")
+
+
+@dataclass
+class Ended:
+    """What came of a command."""
+
+    code: int
+    out: str
+    err: str
+    report: dict[str, Any] | None
+
+    def line(self, phase, operation):
+        [line] = [row for row in self.report["lines"] if (row["phase"], row["operation"]) == (phase, operation)]
+        return line
+
+    def phase(self, name):
+        [phase] = [phase for phase in self.report["phases"] if phase["name"] == name]
+        return phase
+
+
+@pytest.fixture
+def load(capsys, tmp_path, monkeypatch):
+    """`isolation load` for about a second, with small numbers unless others are given; in this process."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+    def run(*options):
+        path = tmp_path / "reports" / "load.json"
+        small = ("--users", "10", "--duration", "1", "--rate", "200", "--burst-users", "10", "--target-p95", "60000")
+        with pytest.raises(SystemExit) as end:
+            main(["load", *small, "--seed", "7", "--save", str(path), *options])
+        said = capsys.readouterr()
+        return Ended(end.value.code, said.out, said.err, json.loads(path.read_text()) if path.exists() else None)
+
+    return run
+
+
+@pytest.fixture
+def started():
+    """Starts the command in a process of its own, and ends it in any case."""
+    processes = []
+
+    def start(*options):
+        process = subprocess.Popen(
+            [*COMMAND, *options],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        processes.append(process)
+        return process
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def heard(process, word):
+    """Wait until a process says this on its standard error."""
+    for line in process.stderr:
+        if word in line:
+            return line
+    raise AssertionError(f"it ended without saying {word!r}")
+
+
+def children():
+    """The processes that this one has started."""
+    return {child.pid for child in psutil.Process().children(recursive=True)}
