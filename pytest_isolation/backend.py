@@ -72,6 +72,13 @@ class Request(Protocol):
         """A database session bound to this request's user, closed with the block."""
 
 
+class Timings(Protocol):
+    """What a backend times by itself; ``latency.listen_to`` makes samples of it. No backend has to offer it."""
+
+    def listen(self, hear: Callable[[str, float], None] | None) -> None:
+        """Call this with the name and the seconds of every operation; None calls nobody any more."""
+
+
 class Inbox(Protocol):
     """Where a user's events arrive."""
 

@@ -17,6 +17,7 @@ from typing import Any
 import anyio
 
 from pytest_isolation.awaited import refuse_awaitable, refuse_unawaited
+from pytest_isolation.backend import Timings
 from pytest_isolation.errors import IsolationWarning, MarkerError, NothingMeasured
 from pytest_isolation.judge import Extensions, Judge
 from pytest_isolation.latency.arrivals import Pace, sample_closed, sample_paced
@@ -123,6 +124,7 @@ class Play:
         self._phase_s: defaultdict[str, float] = defaultdict(float)
         self._other_notes: list[str] = []
         self._scene: Scene | None = None
+        self._sources: list[Timings] = []
         self._begun = self._sampled_s = 0.0
 
     @contextmanager
@@ -132,9 +134,16 @@ class Play:
             with listening(self.ledger):
                 yield
         finally:
+            while self._sources:
+                self._sources.pop().listen(None)
             self._sampled_s = perf_counter() - self._begun
             if self.limits.tell is not None:
                 self.limits.tell("")
+
+    def listen_to(self, source: Timings) -> None:
+        """Take what a backend times by itself as samples, until the body has been played."""
+        self._sources.append(source)
+        source.listen(lambda name, seconds: self.ledger.add(seconds, name))
 
     async def perform_async(self, call: Callable[..., Awaitable[object]]) -> None:
         """Play an asynchronous test in the running event loop.

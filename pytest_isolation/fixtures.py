@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -18,7 +18,7 @@ from pytest_isolation.settings import Settings
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
-    from pytest_isolation.backend import Backend
+    from pytest_isolation.backend import Backend, Timings
     from pytest_isolation.engine import Play
     from pytest_isolation.judge import Extensions
     from pytest_isolation.latency.noise import Clock
@@ -182,17 +182,28 @@ class Latency:
         """
         self._recorder.record(seconds, span)
 
-    def listen_to(self, provider: TracerProvider) -> None:
-        """Take the spans of an OpenTelemetry provider as samples; the one that is set globally is heard anyway.
+    def listen_to(self, source: TracerProvider | Timings) -> None:
+        """Take what a backend times by itself as samples, by its names, until the test ends.
 
         Args:
-            provider: a ``TracerProvider`` of the SDK.
+            source: a ``TracerProvider`` of the OpenTelemetry SDK (the one that is set globally is heard anyway), or
+                an object with ``listen(hear)``, which from then on calls ``hear(name, seconds)``: the reference
+                backend's ``metrics``.
+
+        Raises:
+            MisuseError: it is neither.
         """
         from pytest_isolation.latency.otel import listen_to
 
-        if not callable(getattr(provider, "add_span_processor", None)):
-            raise MisuseError(f"listen_to() takes a TracerProvider of the OpenTelemetry SDK, not {provider!r}")
-        listen_to(provider, self._play.ledger)
+        if callable(getattr(source, "add_span_processor", None)):
+            listen_to(cast("TracerProvider", source), self._play.ledger)
+        elif callable(getattr(source, "listen", None)):
+            self._play.listen_to(cast("Timings", source))
+        else:
+            raise MisuseError(
+                "listen_to() takes a TracerProvider of the OpenTelemetry SDK, or an object with listen(hear), "
+                f"not {source!r}"
+            )
 
     async def measure(self, part: Callable[[], Awaitable[object]], span: str | None = None) -> None:
         """Sample a part of an async body until the marker's budgets are decided; the body itself then runs only once.

@@ -111,6 +111,7 @@ class Metrics:
         self._sampled: deque[Detail] = deque(maxlen=details)
         self._kept: deque[Detail] = deque(maxlen=details)
         self._spans: Callable[[str, Mapping[str, str]], AbstractContextManager[object]] | None = None
+        self._hear: Callable[[str, float], None] | None = None
         self._watch: Callable[[Series], tuple[float, Callable[[Series, float], None]] | None] = lambda _series: None
 
     def timed_operation(self, name: str, tags: Mapping[str, str] | None = None, *, critical: bool = False) -> Timed:
@@ -217,6 +218,14 @@ class Metrics:
         """
         self._spans = span
 
+    def listen(self, hear: Callable[[str, float], None] | None) -> None:
+        """Tell somebody of every operation that is timed or recorded, by its name and in seconds.
+
+        Args:
+            hear: who is told instead of whoever was before; None tells nobody.
+        """
+        self._hear = hear
+
     def __iter__(self) -> Iterator[Series]:
         return iter((*self._plain.copy().values(), *self._tagged.copy().values()))
 
@@ -253,6 +262,8 @@ class Metrics:
     def _ended(self, series: Series, seconds: float, kind: type[BaseException] | None, critical: bool) -> None:
         series.add(seconds)
         if kind is None:
+            if self._hear is not None:
+                self._hear(series.name, seconds)
             if critical:
                 self._kept.append(Detail(series.name, series.tags, seconds, "", time()))
             elif random() < self._rate:

@@ -82,7 +82,32 @@ def test_what_is_no_provider_is_refused(pytester):
     """With the right form."""
     pytester.makepyfile("def test_it(latency):\n    latency.listen_to(3)\n")
     result = pytester.runpytest_subprocess()
-    result.stdout.fnmatch_lines(["*listen_to() takes a TracerProvider of the OpenTelemetry SDK, not 3*"])
+    result.stdout.fnmatch_lines(["*listen_to() takes a TracerProvider *, or an object with listen(hear), not 3*"])
+
+
+def test_what_the_reference_backend_times_is_judged(pytester):
+    """Its timed operations, in the same words."""
+    pytester.makepyfile(
+        """
+        import pytest
+        from reference_impl.metrics import Metrics
+
+        METRICS = Metrics()
+
+        @pytest.mark.asyncio
+        @pytest.mark.latency(span="api.request", p95_ms=500)
+        async def test_it(latency):
+            latency.listen_to(METRICS)
+            async with METRICS.timed_operation("api.request", {"endpoint": "/chat"}):
+                pass
+
+        def test_nobody_listens_afterwards():
+            assert METRICS._hear is None
+        """
+    )
+    result = pytester.runpytest_subprocess("--isolation-budget")
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(["test_it [[]api.request[]]*120*pass"])
 
 
 @pytest.fixture
