@@ -28,7 +28,7 @@ from pytest_isolation.latency.rounds import take_rounds
 from pytest_isolation.latency.sampler import Course, Limits, sample_async, sample_sync
 from pytest_isolation.latency.spans import Ledger
 from pytest_isolation.markers import Plan
-from pytest_isolation.model import Evidence, Finding, PhaseCount, Result, Run
+from pytest_isolation.model import Comparison, Evidence, Finding, PhaseCount, Result, Run
 from pytest_isolation.phases.crowd import crowd, crowd_in_threads, most_at_once
 from pytest_isolation.phases.token import Token
 from pytest_isolation.settings import Settings
@@ -111,6 +111,7 @@ class Play:
         self.plan = plan
         self.cast = cast
         self.ledger = Ledger(plan.budgets, clock=clock)
+        self.clock = self.ledger.clock
         self.limits = Limits(settings.sampling_seconds, settings.max_samples, tell=tell)
         self.started = False
         self.players: list[User] = []
@@ -123,6 +124,7 @@ class Play:
         self._phases: Counter[str] = Counter()
         self._phase_s: defaultdict[str, float] = defaultdict(float)
         self._other_notes: list[str] = []
+        self.comparisons: list[Comparison] = []
         self._scene: Scene | None = None
         self._sources: list[Timings] = []
         self._begun = self._sampled_s = 0.0
@@ -420,7 +422,7 @@ class Play:
     @property
     def is_judged(self) -> bool:
         """Something was measured or played, so that there is a result to report."""
-        return self.plan.is_judged or bool(self.players or self._phases)
+        return self.plan.is_judged or bool(self.players or self._phases or self.comparisons)
 
     def result(self, interrupted: bool = False) -> Result:
         """What is proven so far."""
@@ -435,6 +437,7 @@ class Play:
             interrupted=interrupted,
             notes=(*self._judge.notes, *self._other_notes),
             workers=self._workers,
+            comparisons=tuple(self.comparisons),
         )
 
 

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from pytest_isolation.engine import Play
     from pytest_isolation.judge import Extensions
     from pytest_isolation.latency.noise import Clock
+    from pytest_isolation.latency.paired import Pairs
     from pytest_isolation.latency.spans import Ledger, Span
-    from pytest_isolation.model import Report
+    from pytest_isolation.model import Comparison, Report
     from pytest_isolation.session_budgets import Session
     from pytest_isolation.users.cast import Cast, User
 
@@ -81,7 +82,8 @@ def play_of(item: pytest.Item) -> Play:
 
         state = item.config.stash[STATE]
         plan = read_plan(item, state.settings)
-        clock = state.clock if plan.budgets or state.session else None
+        measures = plan.budgets or state.session or "latency" in getattr(item, "fixturenames", ())
+        clock = state.clock if measures else None
         cast, extensions, tell = state.cast(item.nodeid), _extensions(item), _progress(item.config)
         item.stash[PLAY] = Play(plan, state.settings, cast, state.seed, extensions, clock, state.workers, tell)
     return item.stash[PLAY]
@@ -238,6 +240,62 @@ class Latency:
         with self._part(span) as own:
             sample_sync(part, own, self._play.limits, span)
             self._play.explain_sync(part, own, span)
+
+    async def compare(
+        self,
+        old: Callable[[], Awaitable[object]],
+        new: Callable[[], Awaitable[object]],
+        tolerance: float = 0.05,
+        name: str = "new",
+    ) -> Comparison:
+        """Judge whether a new version of something is slower than an old one; the test fails if that is proven.
+
+        They run in turn, new with old, old with new, so that whatever the machine does it does to both.
+
+        Args:
+            old: an async function without arguments.
+            new: what takes its place.
+            tolerance: how much longer it may take, as a share: 0.05 is 5 %.
+            name: of what is compared, for the report.
+
+        Raises:
+            MisuseError: one of them is not async, or the tolerance is no share.
+        """
+        from pytest_isolation.latency.comparing import compare_async
+
+        for function in (old, new):
+            _refuse_uncallable(function, "await latency.compare(old, new)")
+        with self._compared(tolerance, name) as pairs:
+            await compare_async(_async_only(old), _async_only(new), pairs, self._play.limits, self._play.clock)
+        return self._play.comparisons[-1]
+
+    def compare_sync(
+        self, old: Callable[[], object], new: Callable[[], object], tolerance: float = 0.05, name: str = "new"
+    ) -> Comparison:
+        """The same for functions that are not async."""
+        from pytest_isolation.latency.comparing import compare_sync
+
+        for function in (old, new):
+            _refuse_uncallable(function, "latency.compare_sync(old, new)")
+        with self._compared(tolerance, name) as pairs:
+            compare_sync(old, new, pairs, self._play.limits, self._play.clock)
+        return self._play.comparisons[-1]
+
+    @contextmanager
+    def _compared(self, tolerance: float, name: str) -> Iterator[Pairs]:
+        """Pairs to be filled; what they prove counts whatever happens."""
+        from pytest_isolation.latency.paired import Pairs
+
+        if self._play.plan.is_judged:
+            raise MisuseError("compare() judges by itself: a marker would repeat it. Take @latency or @isolation away")
+        if isinstance(tolerance, bool) or not isinstance(tolerance, int | float) or not 0 <= tolerance < 10:
+            raise MisuseError(f"a tolerance is a share, as 0.05 for 5 %, not {tolerance!r}")
+        pairs = Pairs(float(tolerance))
+        try:
+            yield pairs
+        finally:
+            if len(pairs):
+                self._play.comparisons.append(pairs.comparison(str(name)))
 
     @contextmanager
     def _part(self, span: str | None) -> Iterator[Ledger]:

@@ -168,6 +168,31 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
+class Comparison:
+    """What pairs of an old and a new version say.
+
+    Attributes:
+        name: of what was compared.
+        outcome: fail is proven slower than the tolerance, pass is proven no slower, undecided is neither.
+        pairs: how many were taken.
+        ratio: the median of new by old.
+        interval: of that median, with 99 % confidence.
+        tolerance: how much longer the new one may take, as a share.
+        slower: in how many pairs it took longer than that.
+        reason: how it was decided, or why it was not.
+    """
+
+    name: str
+    outcome: Outcome
+    pairs: int
+    ratio: float
+    interval: Interval
+    tolerance: float
+    slower: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Observation:
     """Something a user saw.
 
@@ -300,6 +325,7 @@ class Result:
         interrupted: it was stopped; what was measured until then is here.
         notes: what a reader should know besides.
         workers: how many processes of xdist competed for the machine.
+        comparisons: of an old and a new version.
     """
 
     nodeid: str
@@ -311,6 +337,7 @@ class Result:
     interrupted: bool = False
     notes: tuple[str, ...] = field(default=())
     workers: int = 1
+    comparisons: tuple[Comparison, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,6 +93,6 @@ def conclude(play: Play) -> Result:
 
 def is_failure(result: Result, settings: Settings) -> bool:
     """Whether a result is to fail its test: on a finding, on a proven violation, in CI mode maybe on doubt."""
-    outcomes = {verdict.outcome for verdict in result.verdicts}
+    outcomes = {verdict.outcome for verdict in result.verdicts} | {each.outcome for each in result.comparisons}
     doubt = settings.fails_on_doubt and Outcome.UNDECIDED in outcomes
     return bool(result.findings) or Outcome.FAIL in outcomes or doubt

@@ -19,6 +19,7 @@ from pytest_isolation.model import (
     Attribution,
     Budget,
     Cause,
+    Comparison,
     Estimate,
     Finding,
     Interval,
@@ -62,8 +63,14 @@ def decode(encoded: Mapping[str, Any]) -> Result:
             "findings": tuple(Finding(**{**f, "kind": Kind(f["kind"])}) for f in encoded["findings"]),
             "phases": tuple(PhaseCount(**phase) for phase in encoded["phases"]),
             "notes": tuple(encoded["notes"]),
+            "comparisons": tuple(map(_comparison, encoded["comparisons"])),
         }
     )
+
+
+def _comparison(encoded: Mapping[str, Any]) -> Comparison:
+    outcome, interval = Outcome(encoded["outcome"]), _interval(encoded["interval"])
+    return Comparison(**{**encoded, "outcome": outcome, "interval": interval})
 
 
 def _verdict(encoded: Mapping[str, Any]) -> Verdict:
@@ -93,9 +100,12 @@ def _machine(encoded: Mapping[str, Any] | None) -> MachineTime | None:
 
 
 def _estimate(encoded: Mapping[str, Any]) -> Estimate:
-    low, high = encoded["interval"]["low"], encoded["interval"]["high"]
-    interval = Interval(float("-inf") if low is None else low, float("inf") if high is None else high)
-    return Estimate(encoded["quantile"], encoded["value_s"], interval)
+    return Estimate(encoded["quantile"], encoded["value_s"], _interval(encoded["interval"]))
+
+
+def _interval(encoded: Mapping[str, Any]) -> Interval:
+    low, high = encoded["low"], encoded["high"]
+    return Interval(float("-inf") if low is None else low, float("inf") if high is None else high)
 
 
 def report(results: Iterable[Result], seed: int) -> dict[str, Any]:

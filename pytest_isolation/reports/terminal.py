@@ -6,7 +6,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from math import isfinite
 from typing import TYPE_CHECKING
 
-from pytest_isolation.model import Arrivals, Attribution, Estimate, Finding, Kind, MachineTime, Outcome, Result, Verdict
+from pytest_isolation.model import (
+    Arrivals,
+    Attribution,
+    Comparison,
+    Estimate,
+    Finding,
+    Kind,
+    MachineTime,
+    Outcome,
+    Result,
+    Verdict,
+)
 
 if TYPE_CHECKING:
     import pytest
@@ -29,7 +40,13 @@ def failure_text(result: Result, doubt: bool = False) -> str:
     """
     failing = {Outcome.FAIL, Outcome.UNDECIDED} if doubt else {Outcome.FAIL}
     return printable(
-        "\n\n".join([*_findings(result), *(verdict_text(v) for v in result.verdicts if v.outcome in failing)])
+        "\n\n".join(
+            [
+                *_findings(result),
+                *(verdict_text(v) for v in result.verdicts if v.outcome in failing),
+                *(comparison_text(c) for c in result.comparisons if c.outcome in failing),
+            ]
+        )
     )
 
 
@@ -115,6 +132,17 @@ def _arrivals(arrivals: Arrivals | None) -> Iterator[str]:
     lag = f", begun {duration(arrivals.lag_s)} late (p95)" if arrivals.lag_s is not None else ""
     dropped = f", {arrivals.dropped} dropped because too many were in flight" if arrivals.dropped else ""
     yield f"paced: {users}{arrivals.rate:g} arrivals a second, timed from when they were due{lag}{dropped}"
+
+
+def comparison_text(comparison: Comparison) -> str:
+    """One comparison with its evidence, in two lines."""
+    low, high = comparison.interval
+    headline = {Outcome.FAIL: "SLOWER", Outcome.PASS: "NO SLOWER", Outcome.UNDECIDED: "UNDECIDED"}[comparison.outcome]
+    interval = f"99 % interval {_digits(low) if isfinite(low) else '?'} … {_digits(high) if isfinite(high) else '?'}"
+    return (
+        f"{headline}  {comparison.name} takes {comparison.ratio:.3g} times as long as before ({interval}), "
+        f"tolerance {_percent(comparison.tolerance)}\n  {comparison.reason}; {comparison.pairs} pairs, in turn"
+    )
 
 
 def session_failures(result: Result, doubt: bool) -> Iterator[tuple[str, str]]:
@@ -228,6 +256,9 @@ def summary_line(results: Sequence[Result]) -> str:
         parts.append(
             f"{_count(len(verdicts), 'budget')}: " + ", ".join(f"{n} {words[o]}" for o, n in counts.items() if n)
         )
+    if compared := [each for result in results for each in result.comparisons]:
+        slower = sum(each.outcome is Outcome.FAIL for each in compared)
+        parts.append(f"{_count(len(compared), 'comparison')}: {slower} slower")
     if scenarios:
         runs = sum(phase.runs for result in scenarios for phase in result.phases)
         found = sum(len(result.findings) for result in scenarios)
@@ -246,6 +277,7 @@ def remarks(results: Iterable[Result]) -> list[str]:
         for verdict in result.verdicts:
             if verdict.outcome is Outcome.UNDECIDED or (verdict.machine is not None and verdict.machine.excluded):
                 lines.append(f"{result.nodeid}: {verdict_text(verdict)}")
+        lines += [f"{result.nodeid}: {comparison_text(c)}" for c in result.comparisons if c.outcome is not Outcome.FAIL]
         if result.interrupted:
             lines.append(f"{result.nodeid}: interrupted; what was measured until then counts")
         lines += [f"{result.nodeid}: {note}" for note in result.notes]
