@@ -1,7 +1,8 @@
 """What the machine added to a latency, as far as the machine says so.
 
 Two things are not the code's fault. The thread was ready and somebody else had its core: Linux counts that in
-``/proc/thread-self/schedstat``. Or the core itself was slow for a while (a neighbour on the same silicon, a lowered
+``/proc/thread-self/schedstat``, and so it does for the other threads of the process, on one of which a database driver
+may do what the first one waits for. Or the core itself was slow for a while (a neighbour on the same silicon, a lowered
 clock): a fixed piece of work, done every ten milliseconds, takes more CPU time than in its best quarter of the session.
 
 What this process does to itself is never excused: waiting for its other threads, for the GIL, a lock or the loop.
@@ -17,11 +18,14 @@ import threading
 import weakref
 from bisect import bisect_left, bisect_right, insort
 from collections import deque
+from collections.abc import Sequence
 from statistics import median
 from time import perf_counter, perf_counter_ns, process_time_ns, thread_time_ns
 from typing import Protocol
 
 _PATH = "/proc/thread-self/schedstat"
+_OTHERS = "/proc/self/task/{}/schedstat"
+_MOST_HELPERS = 16  # reading them all would cost more than it tells
 _EVERY_NS = 10_000_000
 _KEPT = 4000
 _KEPT_MARKS = 1000
@@ -32,9 +36,10 @@ _FRESH_NS = 50_000
 _FIRST = 12
 
 
-# Where the clocks of a thread stood: for how long it had been ready to run and did not, and its CPU time (-1 where
-# the core is at full speed, so that nobody will ask). A plain tuple, because two are made for every sample.
-Mark = tuple[int, int]
+# Where the clocks of a thread stood: for how long it had been ready to run and did not; its CPU time (-1 where the core
+# is at full speed, so that nobody will ask); of each of the other threads for how long it had waited and run, which
+# threads that were, and the CPU time of the process (0 where there is no other). A plain tuple: every sample needs one.
+Mark = tuple[int, int, Sequence[tuple[int, int]], int, int]
 
 
 class Clock(Protocol):
@@ -60,7 +65,7 @@ class NoClock:
     """Knows nothing: all of a latency is taken for the code's own."""
 
     known = False
-    _nowhere = (0, -1)
+    _nowhere: Mark = (0, -1, (), 0, 0)
 
     def start(self) -> Mark:
         """The same mark every time."""
@@ -88,6 +93,8 @@ class MachineClock:
         self._ordered: list[int] = []
         self._next_ns = 0
         self._slowdown = 1.0
+        self._helpers: dict[int, _File] = {}
+        self._generation = 0
         for _ in range(_FIRST):
             self._probe()
         self.known = self._thread().readable
@@ -102,7 +109,9 @@ class MachineClock:
             thread.read()
         elif now_ns - thread.read_ns > _FRESH_NS:
             thread.read()
-        return thread.waited_ns, thread_time_ns() if self._slowdown > 1 else -1
+        if not self._helpers:
+            return thread.waited_ns, thread_time_ns() if self._slowdown > 1 else -1, (), 0, 0
+        return thread.waited_ns, thread_time_ns(), self._helpers_now(thread), self._generation, process_time_ns()
 
     def as_of(self, due: float) -> Mark:
         """Where they stood at a moment, as far as this was asked then: a run may begin long after it was due.
@@ -124,17 +133,30 @@ class MachineClock:
         """How many of the seconds that were timed since a mark of the same thread were the machine's."""
         thread = self._thread()
         thread.read()
-        waited_ns = thread.waited_ns - since[0]
+        waited_before, cpu_before, helpers_before, generation, process_before = since
+        waited_ns = thread.waited_ns - waited_before
+        if thread.read_ns <= self._next_ns and not waited_ns and self._slowdown == 1 and not process_before:
+            return 0.0
+        cpu_ns = thread_time_ns() - cpu_before
+        # For what the rest of this process did meanwhile a thread waited on its own account.
+        if process_before and generation == self._generation:
+            process_ns = process_time_ns() - process_before
+            lost_ns = max(0, waited_ns - (process_ns - cpu_ns)) + sum(
+                max(0, waited - waited_then - (process_ns - ran + ran_then))
+                for (waited, ran), (waited_then, ran_then) in zip(
+                    self._helpers_now(thread), helpers_before, strict=True
+                )
+            )
+        else:
+            lost_ns = max(0, waited_ns - thread.others_ns()) if waited_ns else 0
         if thread.read_ns > self._next_ns:
             self._probe()
-        if not waited_ns and self._slowdown == 1:
-            return 0.0
-        waited_s = min(max(0, waited_ns - thread.others_ns()) / 1e9, seconds) if waited_ns else 0.0
-        if self._slowdown == 1 or since[1] < 0:
+            thread.note_others()
+        waited_s = min(lost_ns / 1e9, seconds)
+        if self._slowdown == 1 or cpu_before < 0:
             return waited_s
         # The marks lie outside of what was timed; of a very short sample they would be more than all of it.
-        thread_s = min((thread_time_ns() - since[1]) / 1e9, seconds - waited_s)
-        return waited_s + thread_s * (1 - 1 / self._slowdown)
+        return waited_s + min(cpu_ns / 1e9, seconds - waited_s) * (1 - 1 / self._slowdown)
 
     def _thread(self) -> _Thread:
         try:
@@ -157,38 +179,63 @@ class MachineClock:
         best = self._ordered[len(self._ordered) // 4]
         slowdown = median(recent) / best if best else 1.0  # a coarse clock says nothing
         self._slowdown = slowdown if slowdown > _SLOW else 1.0
+        self._look_for_helpers()
         self._next_ns = perf_counter_ns() + _EVERY_NS
 
+    def _look_for_helpers(self) -> None:
+        """See which threads there are; nearly always they are the same, and mostly there is but one."""
+        there = {thread.native_id for thread in threading.enumerate() if thread.native_id is not None}
+        if len(there) == 1 or len(there) > _MOST_HELPERS:
+            there = set()
+        if there != self._helpers.keys():
+            self._helpers = {number: self._helpers.get(number) or _File(_OTHERS.format(number)) for number in there}
+            self._generation += 1
 
-class _Thread:
-    """The kernel's file on one thread; closed when the thread ends."""
+    def _helpers_now(self, thread: _Thread) -> Sequence[tuple[int, int]]:
+        """Of each other thread for how long it has waited and run."""
+        helpers = [file for number, file in self._helpers.items() if number != thread.number]
+        for file in helpers:
+            file.read()
+        return [(file.waited_ns, file.ran_ns) for file in helpers]
 
-    def __init__(self) -> None:
+
+class _File:
+    """The kernel's file on one thread; closed with the object."""
+
+    def __init__(self, path: str) -> None:
         self._buffer = ctypes.create_string_buffer(64)
         self._address = ctypes.addressof(self._buffer)
         self._descriptor = -1
         self.readable = False
-        self.waited_ns = self.read_ns = 0
-        self.times: list[float] = []
-        self.marks: list[Mark] = []
-        self.note_others()
+        self.waited_ns = self.ran_ns = self.read_ns = 0
         if _pread is None:
             return
         try:
-            self._descriptor = os.open(_PATH, os.O_RDONLY | os.O_CLOEXEC)
+            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             return
         weakref.finalize(self, os.close, self._descriptor)
         self.readable = _pread(self._descriptor, self._address, 64, 0) > 0
 
     def read(self) -> None:
-        """Note for how long it has been ready to run and did not, in all, and when this was read."""
-        if self.readable:
-            # Read so that the GIL is kept: os.pread would hand it over just before the code that is timed, and hide
-            # from the measurement that threads fight for it.
-            _pread(self._descriptor, self._address, 64, 0)  # type: ignore[misc] # readable says that it is there
-            self.waited_ns = int(self._buffer.value.split(b" ", 2)[1])
+        """Note for how long the thread has been ready to run and did not, in all, and when this was read."""
+        # Read so that the GIL is kept: os.pread would hand it over just before the code that is timed, and hide from
+        # the measurement that threads fight for it. Of a thread that has ended, the last figure stays.
+        if self.readable and _pread(self._descriptor, self._address, 64, 0) > 0:  # type: ignore[misc] # it is there
+            ran, waited, _ = self._buffer.value.split(b" ", 2)
+            self.ran_ns, self.waited_ns = int(ran), int(waited)
         self.read_ns = perf_counter_ns()
+
+
+class _Thread(_File):
+    """The calling thread, and what it has to remember between two readings."""
+
+    def __init__(self) -> None:
+        super().__init__(_PATH)
+        self.number = threading.get_native_id()
+        self.times: list[float] = []
+        self.marks: list[Mark] = []
+        self.note_others()
 
     def note_others(self) -> None:
         """Remember the CPU time of all other threads of the process."""

@@ -4,6 +4,7 @@ import multiprocessing
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from time import perf_counter, thread_time
 
@@ -134,3 +135,20 @@ def test_no_clock_knows_nothing():
     """All of a latency is the code's own."""
     clock = NoClock()
     assert (clock.known, clock.lost_s(clock.start(), 1.0), clock.lost_s(clock.as_of(0.0), 1.0)) == (False, 0.0, 0.0)
+
+
+@needs_schedstat
+def test_waiting_for_a_core_in_another_thread_is_the_machines_too(neighbours):
+    """A database driver may do its work there, and the first thread waits for that."""
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(spin, 0.001).result()
+        clock = MachineClock()
+        whole = lost = 0.0
+        for _ in range(20):
+            mark, start = clock.start(), perf_counter()
+            pool.submit(spin, 0.01).result()
+            took = perf_counter() - start
+            whole, lost = whole + took, lost + clock.lost_s(mark, took)
+    waited = whole - 20 * 0.01
+    assert waited > 0.02
+    assert lost > 0.3 * waited
