@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 _STEPS = 60
 _SHARE = 0.02
@@ -44,7 +44,8 @@ class Backlog:
         """Users came faster than they were served, to the end.
 
         That is: over the last two thirds of the phase (the first third fills what is under way at any time) the
-        least-squares slope of the backlog exceeds 2 % of the rate at which users came, and amounts to 10 of them.
+        least-squares slope of the backlog exceeds 2 % of the rate at which users came, and amounts to 10 of them; and
+        it goes up from each quarter of that time to the next, which one stall alone cannot do.
 
         Args:
             until_s: the phase was broken off at this time.
@@ -52,13 +53,20 @@ class Backlog:
         curve = self.curve(until_s)
         tail = curve[len(curve) // 3 :]
         offered = sum(self._due[: len(curve)]) / max(1, len(curve))
-        rise = slope(tail)
-        return rise > _SHARE * offered and rise * len(tail) >= _LEAST
+        rise = slope(tail) * len(tail)
+        if rise <= _SHARE * offered * len(tail) or rise < _LEAST:
+            return False
+        quarters = [_mean(tail[quarter * len(tail) // 4 : (quarter + 1) * len(tail) // 4]) for quarter in range(4)]
+        return all(later - earlier >= rise / 10 for earlier, later in pairwise(quarters))
 
     def _count(self, steps: list[int], at_s: float) -> None:
         step = int(at_s / self._step_s)
         if step < _STEPS:
             steps[step] += 1
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
 
 
 def slope(values: Sequence[float], at: Sequence[float] | None = None) -> float:

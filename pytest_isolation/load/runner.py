@@ -174,7 +174,7 @@ class Runner:
 
     async def _play(self, place: Place, tally: PhaseTally, due: Iterator[Arrival]) -> None:
         """One user's way through a phase."""
-        last = tally.begun + tally.phase.seconds + min(_GRACE_S, tally.phase.seconds)
+        last = tally.begun + tally.phase.seconds + _GRACE_S
         for arrival, following in pairwise(chain(due, (None,))):
             assert arrival is not None
             at = tally.begun + arrival.due_s

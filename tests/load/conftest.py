@@ -42,7 +42,7 @@ def load(capsys, tmp_path, monkeypatch):
 
     def run(*options):
         path = tmp_path / "reports" / "load.json"
-        small = ("--users", "10", "--duration", "1", "--rate", "200", "--burst-users", "10", "--target-p95", "60000")
+        small = ("--users", "10", "--duration", "1", "--rate", "100", "--burst-users", "10", "--target-p95", "60000")
         with pytest.raises(SystemExit) as end:
             main(["load", *small, "--seed", "7", "--save", str(path), *options])
         said = capsys.readouterr()

