@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pytest_isolation.backend import Agent, Backend, Context, Inbox, Request, Session
     from pytest_isolation.errors import IsolationError, IsolationWarning
-    from pytest_isolation.fixtures import Isolation, Latency
+    from pytest_isolation.fixtures import Isolation
+    from pytest_isolation.measuring import Latency
     from pytest_isolation.model import Evidence, Finding, Kind, Observation, Report, Run, Verdict
     from pytest_isolation.users.cast import User
     from pytest_isolation.users.transcript import Story
@@ -44,7 +45,8 @@ __all__ = [
 _HOMES = {
     "backend": ("Agent", "Backend", "Context", "Inbox", "Request", "Session"),
     "errors": ("IsolationError", "IsolationWarning"),
-    "fixtures": ("Isolation", "Latency"),
+    "fixtures": ("Isolation",),
+    "measuring": ("Latency",),
     "model": ("Evidence", "Finding", "Kind", "Observation", "Report", "Run", "Verdict"),
     "users.cast": ("User",),
     "users.transcript": ("Story",),

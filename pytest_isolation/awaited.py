@@ -1,4 +1,4 @@
-"""Refuses coroutines that were made and never awaited: their work was not done, so timing it proves nothing."""
+"""Refuses what does no work: coroutines that nobody awaits, and what is handed over in the place of a function."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pytest_isolation.errors import NothingMeasured
+from pytest_isolation.errors import MisuseError, NothingMeasured
 
 _MESSAGE = r"coroutine '.*' was never awaited"
 
@@ -48,3 +48,21 @@ def refuse_awaitable(value: object) -> None:
         raise NothingMeasured(
             f"the body returned {name!r} without awaiting it: nothing of it was run. Make the test async and await it"
         )
+
+
+def refuse_uncallable(part: object, form: str) -> None:
+    """Refuse what is no function, above all a coroutine that was already made.
+
+    Args:
+        part: what was handed over.
+        form: the right form, for the message.
+
+    Raises:
+        MisuseError: it shows the right form.
+    """
+    if callable(part):
+        return
+    if inspect.iscoroutine(part):
+        part.close()  # or Python would complain too, and of something else
+        raise MisuseError(f"a coroutine can be awaited only once: hand over the function itself, as in {form}")
+    raise MisuseError(f"{part!r} cannot be called; hand over a function without arguments, as in {form}")

@@ -193,6 +193,31 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
+class Regression:
+    """What today's samples say beside those of a stored baseline.
+
+    Attributes:
+        test: which test.
+        span: which part of it; empty is the body.
+        old_s: the stored median.
+        new_s: the median of today.
+        old_samples: how many are stored.
+        new_samples: how many there are today.
+        p: the chance of ranks like these if the new ones were no larger.
+        slower: beyond chance, by more than the tolerance, and on the same machine.
+    """
+
+    test: str
+    span: str
+    old_s: float
+    new_s: float
+    old_samples: int
+    new_samples: int
+    p: float
+    slower: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Observation:
     """Something a user saw.
 

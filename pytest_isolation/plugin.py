@@ -14,8 +14,10 @@ import pytest
 
 from pytest_isolation import fixtures, hookspecs
 from pytest_isolation import settings as options
+from pytest_isolation.collected import COLLECTED, Collected
 from pytest_isolation.errors import IsolationError, MarkerError, MisuseError, PluginFault, SettingError
-from pytest_isolation.fixtures import STATE, State, isolation, isolation_backend, latency, user, users
+from pytest_isolation.fixtures import isolation, isolation_backend, latency, user, users
+from pytest_isolation.state import STATE, State
 
 if TYPE_CHECKING:
     from pytest_isolation.engine import Play
@@ -31,9 +33,9 @@ MARKERS = {
 }
 RESULT = pytest.StashKey["Result"]()
 SPANS = pytest.StashKey[dict[str, Any]]()
+SAMPLES = pytest.StashKey[dict[str, list[float]]]()
 PLAYED = pytest.StashKey["Play"]()
 MISTAKE = pytest.StashKey[str]()
-COLLECTED = pytest.StashKey["Collected"]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -78,7 +80,12 @@ def _state(config: pytest.Config) -> State:
 
         budgets = read_budgets(settings.budgets)  # a mistake is one without CI mode too
         session = Session(budgets, workers) if settings.budget else None
-    return State(settings, worker.get("isolation_seed"), workers, session)
+    baseline = None
+    if settings.save or settings.compare:
+        from pytest_isolation.session_baseline import Baseline
+
+        baseline = Baseline(config.rootpath, settings.save, settings.compare)
+    return State(settings, worker.get("isolation_seed"), workers, session, baseline)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -160,6 +167,9 @@ class Playing:
         if call.when == "call" and SPANS in item.stash:
             report.isolation_spans = item.stash[SPANS]  # type: ignore[attr-defined]
             del item.stash[SPANS]
+        if call.when == "call" and SAMPLES in item.stash:
+            report.isolation_samples = item.stash[SAMPLES]  # type: ignore[attr-defined]
+            del item.stash[SAMPLES]
         return report
 
 
@@ -180,6 +190,8 @@ def _play(item: pytest.Function) -> Generator[None, object, object]:
         item.obj = body
         if (session := item.config.stash[STATE].session) is not None:
             item.stash[SPANS] = session.measured(play.ledger, play.seconds)
+        if (baseline := item.config.stash[STATE].baseline) is not None:
+            item.stash[SAMPLES] = baseline.measured(play.ledger)
         item.stash[PLAYED] = play
         del item.stash[fixtures.PLAY]
     if said:  # outside of the except clause, or pytest would show both
@@ -243,59 +255,3 @@ def _fail_if_late(play: Play) -> None:
         from pytest_isolation.reports.terminal import failure_text
 
         pytest.fail(failure_text(replace(play.result(), verdicts=(), findings=tuple(play.findings[before:]))), False)
-
-
-class Collected:
-    """The results of all tests, where they are shown: in the process itself, or in the controller of its workers."""
-
-    def __init__(self, config: pytest.Config) -> None:
-        self.results: dict[str, Result] = {}
-        self._state = config.stash[STATE]
-        self._errors: list[str] = []
-        self._is_worker = hasattr(config, "workerinput")
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        encoded = getattr(report, "isolation", None)
-        if encoded is not None and not self._is_worker:
-            from pytest_isolation.reports.json import decode
-
-            self.results[report.nodeid] = decode(encoded)
-        spans = getattr(report, "isolation_spans", None)
-        if spans is not None and not self._is_worker and self._state.session is not None:
-            self._state.session.add(spans)
-            del report.isolation_spans  # reports are kept to the end, and these are large
-
-    @pytest.hookimpl(tryfirst=True)  # before JUnit's file is written, and pytest's own summary
-    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) and not session.config.option.collectonly:
-            self._judge_session(session)
-        for path in () if self._is_worker else self._state.settings.report:
-            from pytest_isolation.reports.json import write
-
-            try:
-                write(path, self.results.values(), self._state.seed)
-            except OSError as error:
-                self._errors.append(f"the report was not written: {error}")
-                session.exitstatus = session.exitstatus or pytest.ExitCode.USAGE_ERROR
-
-    def _judge_session(self, session: pytest.Session) -> None:
-        """Judge the budgets of the ini file; each that is missed is a failed test, which every reporter knows."""
-        if self._state.session is None or self._is_worker:
-            return
-        from pytest_isolation.reports.terminal import session_failures
-        from pytest_isolation.session_budgets import NODEID
-
-        result = self.results[NODEID] = self._state.session.result
-        for name, said in session_failures(result, self._state.settings.fails_on_doubt):
-            nodeid = f"{NODEID}::{name}"
-            report = pytest.TestReport(nodeid, (NODEID, None, name), {}, "failed", said, "call")
-            session.testsfailed += 1
-            session.exitstatus = pytest.ExitCode.TESTS_FAILED
-            session.config.hook.pytest_runtest_logreport(report=report)
-
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        if not self.results and not self._errors:
-            return
-        from pytest_isolation.reports.terminal import show
-
-        show(terminalreporter, list(self.results.values()), self._state.settings, self._state.seed, self._errors)

@@ -7,6 +7,7 @@ comes before ``isolation_users = 8`` in ``pytest.ini`` or ``[tool.pytest]``.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import isfinite
@@ -68,6 +69,8 @@ class Settings:
         undecided: what an undecided budget means in CI mode, ``warn`` or ``fail``.
         replay: the token of a finding that is to be played again.
         report: where to write reports.
+        save: store the samples of this session under this name.
+        compare: judge against those that were stored under this name.
         budgets: what spans are judged by at the end of the session, in CI mode; a line each.
     """
 
@@ -81,6 +84,8 @@ class Settings:
     undecided: str = "warn"
     replay: str | None = None
     report: tuple[Path, ...] = ()
+    save: str | None = None
+    compare: str | None = None
     budgets: tuple[str, ...] = ()
 
     @property
@@ -143,6 +148,13 @@ def _target(value: object) -> str:
     return str(value)
 
 
+def _name(value: object) -> str:
+    name = str(value)
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise ValueError("a name of letters, digits, dots, dashes and underscores, such as main")
+    return name
+
+
 def _report(value: object) -> Path:
     path = Path(str(value))
     if path.suffix != ".json":
@@ -164,6 +176,8 @@ SETTINGS = (
     Setting("undecided", "what an undecided budget means in CI mode: warn or fail", _choice("warn", "fail"), "WHAT"),
     Setting("replay", "play again what a finding was found by: its report prints the token", str, "TOKEN"),
     Setting("report", "write a machine-readable report to PATH.json", _report, "PATH", repeatable=True),
+    Setting("save", "store the samples of this session as the baseline NAME (.isolation/NAME.json)", _name, "NAME"),
+    Setting("compare", "judge what is slower than in the baseline NAME", _name, "NAME"),
     Setting(
         "budgets",
         "budgets on spans over the whole session, judged with --isolation-budget: agent.create p95 < 10ms, p99 < 20ms",

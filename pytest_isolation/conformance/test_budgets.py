@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from pytest_isolation import Latency
     from pytest_isolation.backend import Backend
-    from pytest_isolation.fixtures import Latency
     from pytest_isolation.users.cast import User
 
 pytestmark = pytest.mark.anyio

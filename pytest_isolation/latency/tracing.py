@@ -87,18 +87,17 @@ class Tracer:
         """Trace one call of a synchronous body."""
         call, step = Call(), _Step(self)
         body()
-        call.seconds = step.end(call)
+        step.end(call)
         self.calls.append(call)
 
     async def call(self, body: Callable[[], Awaitable[object]]) -> None:
         """Trace one call of an asynchronous body, in the calling task."""
-        call, begun = Call(), perf_counter()
+        call = Call()
 
         async def whole() -> None:
             await body()
 
         await self._drive(whole(), call)
-        call.seconds = perf_counter() - begun
         self.calls.append(call)
 
     @types.coroutine
@@ -133,8 +132,8 @@ class _Step:
         self._mark = tracer.clock.start()
         self._begun, self._cpu = perf_counter(), thread_time()
 
-    def end(self, call: Call) -> float:
-        """Say what the time went to; how long it took, in seconds."""
+    def end(self, call: Call) -> None:
+        """Say what the time went to."""
         cpu_s, wall_s = thread_time() - self._cpu, perf_counter() - self._begun
         machine_s = self._tracer.clock.lost_s(self._mark, wall_s)
         gc_s = self._tracer.gc_s - self._gc
@@ -143,7 +142,7 @@ class _Step:
         call.add(BLOCKED, off_s - machine_s)
         call.add(GC, gc_s)
         call.add(OWN_CPU, cpu_s - gc_s - max(0.0, machine_s - off_s))
-        return wall_s
+        call.seconds += wall_s  # between two stretches the tracer itself is at work, which is no part of the call
 
 
 class _Wait:
@@ -152,14 +151,14 @@ class _Wait:
     __slots__ = ("_begun", "_kind", "_late", "_loop", "_mark", "_ready", "_tracer", "_where")
 
     def __init__(self, tracer: Tracer, coroutine: Coroutine[Any, Any, None], awaited: Any) -> None:
-        self._tracer, self._loop = tracer, tracer.loop
-        self._kind, self._where = waiting_for(frames_behind(coroutine))
-        self._ready, self._late = 0.0, (0.0, "")
         self._mark, self._begun = tracer.clock.start(), perf_counter()
+        self._tracer, self._loop = tracer, tracer.loop
+        self._kind, self._where = waiting_for(frames_behind(coroutine))  # the wait goes on meanwhile
+        self._ready, self._late = 0.0, (0.0, "")
         if self._loop is None:
             return
         if awaited is None:  # a bare ``yield``: it is ready at once, and waits only for its turn
-            self._ready = self._begun
+            self._ready = self._begun = perf_counter()
         elif callable(told := getattr(awaited, "add_done_callback", None)):
             told(self._done)
 
@@ -170,6 +169,7 @@ class _Wait:
     def end(self, call: Call) -> None:
         """Say what the time went to."""
         now = perf_counter()
+        call.seconds += now - self._begun
         ready = self._ready or now
         waited_s, (late_s, culprit) = ready - self._begun, self._late
         # Whoever waits for a lock waits for its owner, also while the owner keeps the loop busy.

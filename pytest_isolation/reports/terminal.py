@@ -15,6 +15,7 @@ from pytest_isolation.model import (
     Kind,
     MachineTime,
     Outcome,
+    Regression,
     Result,
     Verdict,
 )
@@ -145,6 +146,17 @@ def comparison_text(comparison: Comparison) -> str:
     )
 
 
+def regression_text(regression: Regression) -> str:
+    """What today's samples say beside the stored ones, in a line."""
+    span = f" [{regression.span}]" if regression.span else ""
+    what = "SLOWER than the baseline" if regression.slower else "beside the baseline"
+    change = regression.new_s / regression.old_s if regression.old_s else float("inf")
+    return (
+        f"{regression.test}{span}: {what}: median {duration(regression.new_s)}, was {duration(regression.old_s)} "
+        f"(×{change:.3g}, p = {regression.p:.2g}; {regression.new_samples} and {regression.old_samples} samples)"
+    )
+
+
 def session_failures(result: Result, doubt: bool) -> Iterator[tuple[str, str]]:
     """The session budgets that are not kept: the name of each, and why.
 
@@ -254,19 +266,20 @@ def summary_line(results: Sequence[Result]) -> str:
         counts = {outcome: sum(v.outcome is outcome for v in verdicts) for outcome in Outcome}
         words = {Outcome.PASS: "within", Outcome.FAIL: "over", Outcome.UNDECIDED: "undecided"}
         parts.append(
-            f"{_count(len(verdicts), 'budget')}: " + ", ".join(f"{n} {words[o]}" for o, n in counts.items() if n)
+            f"{quantity(len(verdicts), 'budget')}: " + ", ".join(f"{n} {words[o]}" for o, n in counts.items() if n)
         )
     if compared := [each for result in results for each in result.comparisons]:
         slower = sum(each.outcome is Outcome.FAIL for each in compared)
-        parts.append(f"{_count(len(compared), 'comparison')}: {slower} slower")
+        parts.append(f"{quantity(len(compared), 'comparison')}: {slower} slower")
     if scenarios:
         runs = sum(phase.runs for result in scenarios for phase in result.phases)
         found = sum(len(result.findings) for result in scenarios)
-        parts.append(f"{_count(len(scenarios), 'scenario')} played {runs:,} times: {_count(found, 'finding')}")
+        parts.append(f"{quantity(len(scenarios), 'scenario')} played {runs:,} times: {quantity(found, 'finding')}")
     return "; ".join(parts)
 
 
-def _count(number: int, noun: str) -> str:
+def quantity(number: int, noun: str) -> str:
+    """A number and its noun, in the plural where it is due."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 

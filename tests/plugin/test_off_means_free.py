@@ -35,11 +35,13 @@ def test_only_the_shell_is_imported(pytester):
     """The engine and its rooms stay on disk."""
     assert run(pytester, "def test(): pass") == [
         "pytest_isolation",
+        "pytest_isolation.collected",
         "pytest_isolation.errors",
         "pytest_isolation.fixtures",
         "pytest_isolation.hookspecs",
         "pytest_isolation.plugin",
         "pytest_isolation.settings",
+        "pytest_isolation.state",
     ]
 
 
