@@ -141,8 +141,8 @@ class MachineClock:
         # For what the rest of this process did meanwhile a thread waited on its own account.
         if process_before and generation == self._generation:
             process_ns = process_time_ns() - process_before
-            lost_ns = max(0, waited_ns - (process_ns - cpu_ns)) + sum(
-                max(0, waited - waited_then - (process_ns - ran + ran_then))
+            lost_ns = _beyond(waited_ns, process_ns - cpu_ns) + sum(
+                _beyond(waited - waited_then, process_ns - (ran - ran_then))
                 for (waited, ran), (waited_then, ran_then) in zip(
                     self._helpers_now(thread), helpers_before, strict=True
                 )
@@ -244,6 +244,14 @@ class _Thread(_File):
     def others_ns(self) -> int:
         """CPU time of the other threads since it was last noted: for them this one waited on its own account."""
         return max(0, process_time_ns() - thread_time_ns() - self._others_ns)
+
+
+def _beyond(waited_ns: int, others_ns: int) -> int:
+    """How much longer a thread waited than the others of its process ran.
+
+    The clocks are read one after another, so that of the others can seem to have gone backwards.
+    """
+    return max(0, waited_ns - max(0, others_ns))
 
 
 def _fixed_work(amount: int) -> None:

@@ -152,3 +152,17 @@ def test_waiting_for_a_core_in_another_thread_is_the_machines_too(neighbours):
     waited = whole - 20 * 0.01
     assert waited > 0.02
     assert lost > 0.3 * waited
+
+
+@needs_schedstat
+def test_an_idle_thread_beside_it_takes_nothing_from_a_sample_of_nothing():
+    """The clocks are read one after another; what lies between two readings is no wait."""
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(spin, 0.001).result()
+        clock = MachineClock()
+        gone = 0
+        for _ in range(300):
+            mark, start = clock.start(), perf_counter()
+            took = perf_counter() - start
+            gone += clock.lost_s(mark, took) >= took
+    assert gone < 30
