@@ -16,7 +16,7 @@ from sybil.parsers.markdown import CodeBlockParser
 pytest_plugins = ["pytester"]
 
 _NAME = re.compile(r"# (\w+\.py)\n")
-_INI = "[pytest]\nasyncio_default_fixture_loop_scope = function\naddopts = -p no:cacheprovider\n"
+_INI = "[pytest]\nasyncio_default_fixture_loop_scope = function\naddopts = -p no:cacheprovider -p no:hypothesispytest\n"
 
 _PROGRAMS = {
     "pytest": ("-m", "pytest"),

@@ -23,6 +23,14 @@ addopts = -p no:cacheprovider -p no:benchmark -p no:hypothesispytest
 """
 
 
+@pytest.fixture(autouse=True)
+def without_hypothesis(request, monkeypatch):
+    """Its plugin imports it at the end of every inner run, for a second."""
+    if "pytester" in request.fixturenames:
+        request.getfixturevalue("pytester")  # first: it takes the variable away
+        monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:hypothesispytest")
+
+
 @pytest.fixture
 def suite(pytester):
     """Writes a test file and runs it; hands back pytest's result."""

@@ -5,14 +5,17 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import psutil
 import pytest
 
 from pytest_isolation.cli import main
 
+SCHEMA = json.loads(files("pytest_isolation.reports").joinpath("schema/load-1.json").read_text())
 ROOT = Path(__file__).parents[2]
 COMMAND = (sys.executable, "-c", "import sys; from pytest_isolation.cli import main; main(sys.argv[1:])", "load")
 
@@ -45,8 +48,11 @@ def load(capsys, tmp_path, monkeypatch):
         small = ("--users", "10", "--duration", "1", "--rate", "100", "--burst-users", "10", "--target-p95", "60000")
         with pytest.raises(SystemExit) as end:
             main(["load", *small, "--seed", "7", "--save", str(path), *options])
-        said = capsys.readouterr()
-        return Ended(end.value.code, said.out, said.err, json.loads(path.read_text()) if path.exists() else None)
+        said, report = capsys.readouterr(), None
+        if path.exists():
+            report = json.loads(path.read_text())
+            jsonschema.validate(report, SCHEMA)  # also with leaks, errors and an overload in it
+        return Ended(end.value.code, said.out, said.err, report)
 
     return run
 

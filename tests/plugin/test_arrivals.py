@@ -17,6 +17,7 @@ BODY = """
 
 @pytest.fixture(autouse=True)
 def plain(pytester):
+    pytester.makeini("[pytest]\nasyncio_default_fixture_loop_scope = function")
     pytester.makeconftest(
         "import pytest\n\n@pytest.fixture(params=['asyncio', 'trio'])\ndef anyio_backend(request):\n    return request.param\n"
     )
@@ -27,7 +28,7 @@ def test_concurrency_is_labelled_as_closed(pytester):
     pytester.makepyfile(
         BODY.format(marker="p95_ms=1, concurrency=20", work="async with busy: await anyio.sleep(0.001)")
     )
-    result = pytester.runpytest_subprocess()
+    result = pytester.runpytest_inprocess()
     result.assert_outcomes(failed=2)
     result.stdout.fnmatch_lines(["OVER BUDGET  p95 = *", "  20 in flight at once, each followed by the next (closed)"])
 
@@ -35,7 +36,7 @@ def test_concurrency_is_labelled_as_closed(pytester):
 def test_a_rate_is_labelled_as_paced(pytester):
     """From when a run was due."""
     pytester.makepyfile(BODY.format(marker="p95_ms=0.5, rate=300", work="await anyio.sleep(0.002)"))
-    result = pytester.runpytest_subprocess()
+    result = pytester.runpytest_inprocess()
     result.assert_outcomes(failed=2)
     result.stdout.fnmatch_lines(["  paced: 300 arrivals a second, timed from when they were due, begun * late (p95)"])
 
@@ -43,7 +44,7 @@ def test_a_rate_is_labelled_as_paced(pytester):
 def test_users_come_at_their_rate(pytester):
     """Each of them."""
     pytester.makepyfile(BODY.format(marker="p95_ms=0.5, users=10, rate=50", work="await anyio.sleep(0.002)"))
-    result = pytester.runpytest_subprocess()
+    result = pytester.runpytest_inprocess()
     result.assert_outcomes(failed=2)
     result.stdout.fnmatch_lines(["  paced: 10 users, each 50 arrivals a second, timed from when they were due*"])
 
@@ -51,7 +52,7 @@ def test_users_come_at_their_rate(pytester):
 def test_overload_is_said_instead_of_a_quantile(pytester):
     """It would be another one tomorrow."""
     pytester.makepyfile(BODY.format(marker="p95_ms=900, rate=200", work="async with busy: await anyio.sleep(0.01)"))
-    result = pytester.runpytest_subprocess("--isolation-budget", "--isolation-max-samples=150", "-k", "asyncio")
+    result = pytester.runpytest_inprocess("--isolation-budget", "--isolation-max-samples=150", "-k", "asyncio")
     result.stdout.fnmatch_lines(["*UNDECIDED  p95, budget 900 ms", "*overloaded: the queue is still growing"])
 
 
@@ -69,7 +70,7 @@ def test_overload_is_said_instead_of_a_quantile(pytester):
 def test_what_makes_no_sense_is_refused_at_collection(pytester, marker, said):
     """Before anything runs."""
     pytester.makepyfile(BODY.format(marker=marker, work="pass"))
-    result = pytester.runpytest_subprocess()
+    result = pytester.runpytest_inprocess()
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([said])
 
@@ -77,7 +78,7 @@ def test_what_makes_no_sense_is_refused_at_collection(pytester, marker, said):
 def test_concurrency_needs_an_async_test(pytester):
     """A sync body would block the others."""
     pytester.makepyfile("import pytest\n\n@pytest.mark.latency(p95_ms=1, concurrency=5)\ndef test_it():\n    pass\n")
-    result = pytester.runpytest_subprocess()
+    result = pytester.runpytest_inprocess()
     result.stderr.fnmatch_lines(["*latency(concurrency=…) needs an async test*"])
 
 
@@ -94,7 +95,7 @@ def test_a_crowd_is_at_once_anyway(pytester):
             pass
         """
     )
-    result = pytester.runpytest_subprocess()
+    result = pytester.runpytest_inprocess()
     result.stderr.fnmatch_lines(
         ["*says nothing in an isolation test, whose crowd is at once anyway: isolation(users=100)"]
     )

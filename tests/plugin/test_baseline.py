@@ -53,7 +53,7 @@ def test_what_is_as_fast_passes(suite, pytester, options):
     result = suite(TEST.format(seconds=0.001), "--isolation-compare=main", *options)
     assert result.ret == 0
     result.stdout.fnmatch_lines(
-        [f"*{NODEID}: beside the baseline: median *ms, was 525 ms (×*", "*a stored baseline holds the speed*"]
+        [f"*{NODEID}: beside the baseline: median *, was 525 ms (×*", "*a stored baseline holds the speed*"]
     )
 
 

@@ -13,7 +13,7 @@ LONG = """
 
     @pytest.mark.latency(p95_ms=30)
     def test_long():
-        sleep(0.02)
+        sleep(0.01)
 """
 
 

@@ -17,14 +17,17 @@ SPANS = """
 
 
 def ini(pytester, *lines):
-    pytester.makeini("[pytest]\nisolation_budgets =\n" + "\n".join(f"    {line}" for line in lines))
+    pytester.makeini(
+        "[pytest]\nasyncio_default_fixture_loop_scope = function\nisolation_budgets =\n"
+        + "\n".join(f"    {line}" for line in lines)
+    )
 
 
 def test_kept_budgets_are_shown(pytester):
     """In the table, by the name of the span."""
     ini(pytester, "agent.create p95 < 500ms, max < 5s")
     pytester.makepyfile(SPANS.format(work="pass"))
-    result = pytester.runpytest_subprocess("--isolation-budget")
+    result = pytester.runpytest_inprocess("--isolation-budget")
     assert result.ret == 0
     result.stdout.fnmatch_lines(["isolation_budgets [[]agent.create[]]*200*p95 ≤ 500 ms*pass", "2 budgets: 2 within*"])
 
@@ -33,7 +36,7 @@ def test_a_missed_budget_is_a_failed_test_without_a_traceback(pytester):
     """The exit status says so, and the summary names it."""
     ini(pytester, "agent.create p95 < 0.001ms")
     pytester.makepyfile(SPANS.format(work="time.sleep(0.0005)"))
-    result = pytester.runpytest_subprocess("--isolation-budget")
+    result = pytester.runpytest_inprocess("--isolation-budget")
     assert result.ret == 1
     result.stdout.fnmatch_lines(
         [
@@ -50,7 +53,7 @@ def test_junit_and_the_report_see_it(pytester):
     """As a failed test, and as a result."""
     ini(pytester, "agent.create p95 < 0.001ms")
     pytester.makepyfile(SPANS.format(work="time.sleep(0.0005)"))
-    pytester.runpytest_subprocess("--isolation-budget", "--junitxml=junit.xml", "--isolation-report=report.json")
+    pytester.runpytest_inprocess("--isolation-budget", "--junitxml=junit.xml", "--isolation-report=report.json")
     cases = ET.parse(pytester.path / "junit.xml").getroot().iter("testcase")
     failed = [case for case in cases if case.find("failure") is not None]
     assert [case.get("name") for case in failed] == ["agent.create p95 < 0.001ms"]
@@ -62,7 +65,7 @@ def test_spans_of_all_workers_count(pytester):
     """Each has seen a part of them."""
     ini(pytester, "agent.create p95 < 500ms")
     pytester.makepyfile(SPANS.format(work="pass"))
-    result = pytester.runpytest_subprocess("--isolation-budget", "-n2")
+    result = pytester.runpytest_inprocess("--isolation-budget", "-n2")
     assert result.ret == 0
     result.stdout.fnmatch_lines(
         ["isolation_budgets [[]agent.create[]]*200*pass", "*2 workers competed for the machine)"]
@@ -73,7 +76,7 @@ def test_a_span_that_nobody_entered_is_a_failure(pytester):
     """Nothing measured is never a pass."""
     ini(pytester, "agent.creat p95 < 500ms")
     pytester.makepyfile(SPANS.format(work="pass"))
-    result = pytester.runpytest_subprocess("--isolation-budget")
+    result = pytester.runpytest_inprocess("--isolation-budget")
     assert result.ret == 1
     result.stdout.fnmatch_lines(["*the span 'agent.creat' was never entered by any test of this session*"])
 
@@ -82,15 +85,15 @@ def test_without_ci_mode_they_are_not_judged(pytester):
     """A single test is run often while one works on it."""
     ini(pytester, "agent.create p95 < 0.001ms")
     pytester.makepyfile(SPANS.format(work="time.sleep(0.0005)"))
-    assert pytester.runpytest_subprocess().ret == 0
+    assert pytester.runpytest_inprocess().ret == 0
 
 
 def test_undecided_is_a_failure_where_it_is_asked_for(pytester):
     """Two hundred are too few for p99."""
     ini(pytester, "agent.create p99 < 500ms")
     pytester.makepyfile(SPANS.format(work="pass"))
-    assert pytester.runpytest_subprocess("--isolation-budget").ret == 0
-    result = pytester.runpytest_subprocess("--isolation-budget", "--isolation-undecided=fail")
+    assert pytester.runpytest_inprocess("--isolation-budget").ret == 0
+    result = pytester.runpytest_inprocess("--isolation-budget", "--isolation-undecided=fail")
     assert result.ret == 1
     result.stdout.fnmatch_lines(["*too few samples: 200, and p99 needs 620 or more"])
 
@@ -110,7 +113,7 @@ def test_undecided_is_a_failure_where_it_is_asked_for(pytester):
 def test_a_line_that_is_no_budget_is_refused_at_once(pytester, line, said):
     """Without CI mode too."""
     ini(pytester, line)
-    result = pytester.runpytest_subprocess()
+    result = pytester.runpytest_inprocess()
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([said])
 
@@ -119,4 +122,4 @@ def test_a_native_toml_list_works(pytester):
     """On pytest 9."""
     pytester.makepyprojecttoml('[tool.pytest]\nisolation_budgets = ["agent.create p95 < 500ms"]\n')
     pytester.makepyfile(SPANS.format(work="pass"))
-    pytester.runpytest_subprocess("--isolation-budget").stdout.fnmatch_lines(["*[[]agent.create[]]*pass"])
+    pytester.runpytest_inprocess("--isolation-budget").stdout.fnmatch_lines(["*[[]agent.create[]]*pass"])

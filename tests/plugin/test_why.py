@@ -39,7 +39,7 @@ CAUSES = {
     "garbage collection": (
         "p95_ms=2",
         """
-    junk = [{"a": i, "b": [i]} for i in range(100_000)]
+    junk = [{"a": i, "b": [i]} for i in range(50_000)]
     async def body():
         await asyncio.sleep(0)
         gc.collect()

@@ -166,9 +166,9 @@ def test_kept_budgets_never_fail(share):
 
 def test_at_the_boundary_nothing_is_claimed():
     """Exactly five per cent over: at most one in a hundred is called within, none is called over."""
-    outcomes = [verdict_of(feed(Gate(P95), exceedances(0.05, 2000, seed))).outcome for seed in range(300)]
+    outcomes = [verdict_of(feed(Gate(P95), exceedances(0.05, 2000, seed))).outcome for seed in range(100)]
     assert outcomes.count(Outcome.FAIL) == 0
-    assert outcomes.count(Outcome.PASS) <= 6
+    assert outcomes.count(Outcome.PASS) <= 3
 
 
 @pytest.mark.parametrize(("share", "found"), [(0.15, 299), (0.20, 300), (0.50, 300)])
