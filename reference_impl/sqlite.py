@@ -3,21 +3,59 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from threading import Thread
 from time import monotonic
+from typing import Any
 
-from sqlalchemy import Connection, MetaData, event, inspect
+import aiosqlite
+from sqlalchemy import Connection, Dialect, Engine, MetaData, event, inspect
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.util import await_only
 
 _PATIENCE_S = 5.0
 _PAUSE_S = 0.005
+_ENDING_S = 1.0
 
 
 def listen(engine: AsyncEngine) -> None:
-    """Let a second writer wait instead of failing."""
+    """Let a second writer wait instead of failing, and let the engine end only when its threads have.
+
+    A connection that failed to open, or whose work was cancelled, is only told to end: its thread may want to answer
+    when the event loop is closed already.
+    """
+    made: set[aiosqlite.Connection] = set()
+
+    def connect(*address: Any, **options: Any) -> aiosqlite.Connection:
+        made.difference_update([other for other in made if not _thread(other).is_alive()])
+        connection = aiosqlite.connect(*address, **options)
+        _thread(connection).daemon = True  # as SQLAlchemy has it: nobody waits for one that was forgotten
+        made.add(connection)
+        return connection
+
+    def by_hand(_dialect: Dialect, _entry: ConnectionPoolEntry, _address: list[Any], options: dict[str, Any]) -> None:
+        options["async_creator_fn"] = connect
+
+    def disposed(_engine: Engine) -> None:
+        await_only(_ended([_thread(connection) for connection in made if not connection._running]))
+
+    event.listen(engine.sync_engine, "do_connect", by_hand)
     event.listen(engine.sync_engine, "connect", _tune)
+    event.listen(engine.sync_engine, "engine_disposed", disposed)
+
+
+def _thread(connection: aiosqlite.Connection) -> Thread:
+    # The connection itself, before aiosqlite 0.22.
+    return connection if isinstance(connection, Thread) else connection._thread
+
+
+async def _ended(threads: Sequence[Thread]) -> None:
+    deadline = monotonic() + _ENDING_S
+    while any(thread.is_alive() for thread in threads) and monotonic() < deadline:  # noqa: ASYNC110 - it has no event
+        await asyncio.sleep(_PAUSE_S / 10)
 
 
 async def make_tables(engine: AsyncEngine, metadata: MetaData) -> bool:

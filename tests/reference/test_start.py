@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import threading
 from contextlib import asynccontextmanager, suppress
 
 import psycopg
@@ -122,6 +123,7 @@ async def test_a_start_that_is_cancelled_leaves_no_file_open():
         if not starting.cancelled():
             await database.aclose()
         assert asyncio.all_tasks() == {asyncio.current_task()}
+        assert [thread for thread in threading.enumerate() if "_connection_worker_thread" in thread.name] == []
         assert database.figures.created == database.figures.closed
 
 
