@@ -7,7 +7,7 @@ import inspect
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import repeat
 from operator import call
@@ -38,6 +38,9 @@ class Tools(Protocol):
 
     def session(self) -> AbstractAsyncContextManager[Session]:
         """A database session of the user."""
+
+    async def agent(self, name: str) -> Agent:
+        """Another agent, bound to the same request; when it is run it takes no turn of its own."""
 
     def turn(self, agent: str) -> AbstractAsyncContextManager[None]:
         """The right to run: within the user's limit, and for a limited time."""
@@ -91,6 +94,7 @@ class ChatAgent(Agent):
 
 
 Provider = Callable[[Tools], object]
+_KINDS_KEPT = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,18 +105,62 @@ class Recipe:
         kind: the class.
         inline: what makes the arguments that follow ``tools``, in their order.
         named: the same for those that are taken by keyword only, or after one that has a default.
+        shared: of the providers those whose things belong to all, and are not closed with a request.
+        is_closed: the agent has a way to be closed.
+        plain: kinds of things that have none, as far as they have been met.
     """
 
     kind: type[Agent]
     inline: tuple[Provider, ...] = ()
     named: tuple[tuple[str, Provider], ...] = ()
+    shared: frozenset[Provider] = frozenset()
+    is_closed: bool = False
+    plain: set[type] = field(default_factory=set, compare=False)
 
-    def make(self, tools: Tools) -> Agent:
-        """A new agent, bound to one request."""
-        if not self.named:
-            return self.kind(tools, *map(call, self.inline, repeat(tools)))
-        named = {name: provider(tools) for name, provider in self.named}
-        return self.kind(tools, *map(call, self.inline, repeat(tools)), **named)
+    def make(self, tools: Tools, keep: Callable[[Any], None] = lambda _: None) -> Agent:
+        """A new agent, bound to one request.
+
+        Args:
+            tools: of the request.
+            keep: is told of everything that has to be closed with the request: dependencies, and then the agent, also
+                if making one of them fails.
+        """
+        made: list[object] = []
+        named: dict[str, Any] = {}
+        try:
+            made += map(call, self.inline, repeat(tools))
+            if self.named:
+                for name, provider in self.named:
+                    named[name] = provider(tools)
+            agent = self.kind(tools, *made, **named) if named else self.kind(tools, *made)
+        except BaseException:
+            self._look([*made, *named.values()], keep)
+            raise
+        if named or self.is_closed or not self.plain.issuperset(map(type, made)):
+            self._look([*made, *named.values(), agent], keep)
+        return agent
+
+    def _look(self, made: list[object], keep: Callable[[object], None]) -> None:
+        """Find what can be closed; of kinds that cannot it is remembered, for that is what nearly all are."""
+        providers: list[Provider | None] = [*self.inline, *(provider for _, provider in self.named), None]
+        for thing, provider in zip(made, providers, strict=False):  # fewer things, if making one failed
+            kind = type(thing)
+            if not _can_be_closed(kind):
+                if len(self.plain) < _KINDS_KEPT:
+                    self.plain.add(kind)
+            elif provider not in self.shared:
+                keep(thing)
+
+
+def _can_be_closed(kind: type) -> bool:
+    return hasattr(kind, "aclose") or hasattr(kind, "close")
+
+
+async def close(thing: Any) -> None:
+    """Close what an agent was made with: with ``aclose()``, or else with ``close()``, sync or async."""
+    closing = thing.aclose() if hasattr(thing, "aclose") else thing.close()
+    if inspect.isawaitable(closing):
+        await closing
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +203,7 @@ class AgentRegistry:
         "_loads",
         "_lock",
         "_providers",
+        "_shared",
         "recipe",
     )
 
@@ -163,21 +212,26 @@ class AgentRegistry:
         self._kinds: dict[str, type[Agent] | str] = {}
         self._aliases: dict[str, str] = {}
         self._providers: dict[str, Provider] = {}
+        self._shared: set[str] = set()
         self._lock = threading.RLock()  # a module that is imported here may register agents itself
         self._loaded: dict[str, Recipe] = {}
         self._loads = 0
         self.recipe: Callable[[str], Recipe] = self._load
         self._invalidate()
 
-    def provide(self, name: str, provider: Provider) -> None:
+    def provide(self, name: str, provider: Provider, *, shared: bool = False) -> None:
         """Say what makes a dependency that constructors take by this name.
+
+        What has an ``aclose()`` or a ``close()`` is closed with the request, the last one first, as agents are.
 
         Args:
             name: of the parameter.
             provider: is called with the request's tools, once for every agent.
+            shared: what it hands out belongs to many requests, and none of them closes it.
         """
         with self._lock:
             self._providers[name] = provider
+            (self._shared.add if shared else self._shared.discard)(name)
             self._invalidate()
 
     def register(self, name: str, kind: type[Agent] | str, *, aliases: tuple[str, ...] = ()) -> None:
@@ -274,7 +328,8 @@ class AgentRegistry:
                     f"the agent {name!r} needs {parameter.name!r}, which nobody provides: "
                     f"registry.provide({parameter.name!r}, lambda tools: …)"
                 )
-        return Recipe(kind, tuple(inline), tuple(named))
+        shared = frozenset(self._providers[name] for name in self._shared)
+        return Recipe(kind, tuple(inline), tuple(named), shared, _can_be_closed(kind))
 
     def _unknown(self, name: str) -> LookupError:
         known = ", ".join(sorted({*self._kinds, *self._aliases})) or "none"

@@ -7,12 +7,12 @@ nobody may be kept at the edge.
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import asdict
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from time import perf_counter
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 from starlette.applications import Starlette
@@ -23,23 +23,30 @@ from starlette.responses import Response
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket
 
 from reference_impl.agents import Agent
-from reference_impl.alerts import Alerts
+from reference_impl.alerts import Alert, Alerts
 from reference_impl.backend import ReferenceBackend
-from reference_impl.connections import Inbox, InboxClosed
+from reference_impl.broker import Broker
+from reference_impl.connections import Connection, Connections
 from reference_impl.emitters import PoolExhausted
 from reference_impl.export import CONTENT_TYPE, exposition
-from reference_impl.factory import AgentTimeout, RequestScope
+from reference_impl.factory import AgentTimeout
+from reference_impl.metrics import Metrics
 from reference_impl.settings import Settings, from_environment
+from reference_impl.sockets import Sockets
 from reference_impl.tokens import Tokens, Unauthorised
+
+_log = logging.getLogger(__name__)
 
 STATIC = Path(__file__).parent / "static"
 PERSONAL = {"cache-control": "private, no-store", "vary": "Authorization, Cookie"}
 PUBLIC = {"cache-control": "public, max-age=300, s-maxage=86400, stale-while-revalidate=600"}
 _LARGEST = 64 * 1024
-_SLOW_SOCKET_S = 10.0
+_ALERTS_SHOWN = 10
+_ROTATION_S = 60.0
+_PAUSE_S = 0.01
 _PROTOCOL = "isolation.token."
 
 
@@ -51,6 +58,31 @@ class Json(Response):
     def render(self, content: Any) -> bytes:
         """As bytes."""
         return orjson.dumps(content)
+
+
+class Served(Protocol):
+    """A backend that the application can serve."""
+
+    settings: Settings
+    metrics: Metrics
+    connections: Connections
+    broker: Broker
+
+    @property
+    def gauges(self) -> Mapping[str, float]:
+        """What is known besides the metrics."""
+
+    async def start(self) -> None:
+        """Begin to serve."""
+
+    async def aclose(self) -> None:
+        """Give everything back."""
+
+    def request(self, user_id: str, *, thread_id: str | None = None) -> AbstractAsyncContextManager[Any]:
+        """The scope of one request."""
+
+    def connect(self, user_id: str) -> Connection:
+        """Let a user listen."""
 
 
 class Application:
@@ -65,12 +97,13 @@ class Application:
         alerts: what takes too long.
     """
 
-    def __init__(self, backend: ReferenceBackend) -> None:
+    def __init__(self, backend: Served) -> None:
         self.backend = backend
         self.tokens = Tokens(backend.settings.token_secret)
-        self.alerts = Alerts(backend.metrics)
+        self.alerts = Alerts(backend.metrics, callback=_warn)
         self._draining = False
-        self._sending: dict[WebSocket, float] = {}
+        self._open: Counter[str] = Counter()
+        self._sockets = Sockets(backend.settings, backend.metrics)
 
     def starlette(self) -> Starlette:
         """The ASGI application."""
@@ -82,23 +115,35 @@ class Application:
             Route("/healthz", self.health),
             Mount("/static", EdgeCached(directory=STATIC)),
         ]
-        app = Starlette(routes=routes, lifespan=self._lifespan, exception_handlers={HTTPException: _failed})
+        app = Starlette(routes=routes, lifespan=self._lifespan, exception_handlers=_HANDLERS)
         app.state.application = self
         app.add_middleware(Personal)
+        app.add_middleware(UnderWay, count=self._open)
         return app
 
     @asynccontextmanager
     async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
         await self.backend.start()
+        rotation = asyncio.create_task(_rotate(self.backend.metrics))
         try:
             yield
         finally:
+            rotation.cancel()
             await self.backend.aclose()
 
-    def drain(self) -> None:
-        """Take no new sockets, and let those that are open send what they have and end."""
+    async def drain(self) -> None:
+        """Take no new sockets, answer what is under way, and then let sockets send what they have and end.
+
+        It waits for all of them; whoever calls it says for how long.
+        """
         self._draining = True
+        await self._none_of("http")
         self.backend.connections.close()
+        await self._none_of("websocket")
+
+    async def _none_of(self, kind: str) -> None:
+        while self._open[kind]:  # noqa: ASYNC110 - once in the life of a server, and nobody is in a hurry
+            await asyncio.sleep(_PAUSE_S)
 
     async def chat(self, request: Request) -> Response:
         """``POST /chat {"message": …, "thread": …, "agent": …}`` answers ``{"answer": …}``."""
@@ -109,14 +154,9 @@ class Application:
             raise HTTPException(422, 'the body is {"message": "a text"}, with "agent" and "thread" at will')
         if thread is not None and (not isinstance(thread, str) or not thread.strip()):
             raise HTTPException(422, '"thread" is a text')
-        async with self.backend.metrics.timed_operation("api.request", {"endpoint": "/chat"}):
-            try:
-                async with self.backend.request(user_id, thread_id=thread) as scope:
-                    answer = await (await _agent(scope, agent)).run(message)
-            except PoolExhausted:
-                raise HTTPException(503, "too many requests are open", {"retry-after": "1"}) from None
-            except AgentTimeout as error:
-                raise HTTPException(504, str(error)) from None
+        timed = self.backend.metrics.timed_operation("api.request", {"endpoint": "/chat"})
+        async with timed, self.backend.request(user_id, thread_id=thread) as scope:
+            answer = await (await _agent(scope, agent)).run(message)
         return Json({"answer": answer})
 
     async def messages(self, request: Request) -> Response:
@@ -142,58 +182,14 @@ class Application:
             inbox = await connection.__aenter__()
         try:
             await websocket.accept(_offered(websocket))
-            await self._converse(websocket, inbox)
+            await self._sockets.converse(websocket, inbox)
         finally:
             await connection.__aexit__(None, None, None)
-
-    async def _converse(self, websocket: WebSocket, inbox: Inbox) -> None:
-        """Send until the user leaves or the server ends; what the user says is not listened to."""
-        tasks = [
-            asyncio.create_task(work)
-            for work in (self._send(websocket, inbox), _left(websocket), self._grown_slow(websocket))
-        ]
-        try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            if tasks[1] not in done:
-                code, reason = done.pop().result() or (1006, "gone")
-                await websocket.close(code, reason)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _grown_slow(self, websocket: WebSocket) -> tuple[int, str]:
-        """Wait until the socket takes too long for one message; cheaper than a timer for every message."""
-        while True:
-            since = self._sending.get(websocket)
-            if since is not None and perf_counter() - since > _SLOW_SOCKET_S:
-                return 1013, "too slow"
-            await asyncio.sleep(_SLOW_SOCKET_S / 2)
-
-    async def _send(self, websocket: WebSocket, inbox: Inbox) -> tuple[int, str]:
-        """Send what arrives; the code and the reason for which it ended."""
-        settings = self.backend.settings
-        while True:
-            try:
-                if settings.batch_events:
-                    batch = await inbox.receive_batch(settings.batch_size, settings.batch_wait_s)
-                    content: Any = batch if len(batch) > 1 else batch[0]
-                else:
-                    content = await inbox.receive()
-            except InboxClosed:
-                return 1001, "the server is going away"
-            self._sending[websocket] = perf_counter()
-            try:
-                await websocket.send({"type": "websocket.send", "text": orjson.dumps(content).decode()})
-            except WebSocketDisconnect:
-                return 1006, "gone"
-            finally:
-                del self._sending[websocket]
 
     async def metrics(self, _request: Request) -> Response:
         """``GET /metrics`` for Prometheus."""
         # In a thread: with many tags it takes milliseconds, and nobody's request has to wait for it.
-        text = await asyncio.to_thread(exposition, self.backend.metrics, self._gauges())
+        text = await asyncio.to_thread(exposition, self.backend.metrics, self.backend.gauges)
         return Response(text, media_type=CONTENT_TYPE, headers=_NO_STORE)
 
     async def health(self, _request: Request) -> Response:
@@ -203,23 +199,10 @@ class Application:
             "status": "draining" if self._draining else "serving",
             "health": summary.health,
             "missed": [row.name for row in summary.rows if row.kept is False],
+            "alerts": [_shown(alert) for alert in self.alerts.latest[-_ALERTS_SHOWN:]],
             "broker": self.backend.broker.figures.connected,
         }
         return Json(content, status_code=503 if self._draining else 200, headers=_NO_STORE)
-
-    def _gauges(self) -> Mapping[str, float]:
-        """What is known besides the metrics."""
-        backend = self.backend
-        parts: dict[str, Any] = {
-            "emitters": backend.pool.figures,
-            "classes": backend.registry.figures,
-            "database": backend.database.figures,
-            "broker": backend.broker.figures,
-        }
-        gauges = {
-            f"{part}.{name}": float(value) for part, figures in parts.items() for name, value in asdict(figures).items()
-        }
-        return {**gauges, "sockets.open": len(backend.connections), "start.seconds": backend.started_s}
 
     def _user(self, connection: HTTPConnection) -> str:
         """Who asks.
@@ -275,21 +258,64 @@ class Personal:
         await self._app(scope, receive, marked if scope["type"] == "http" else send)
 
 
-async def _agent(scope: RequestScope, name: str) -> Agent:
+class UnderWay:
+    """Counts what is being answered, so that the end can wait for it.
+
+    Args:
+        app: the application.
+        count: by the kind of connection.
+    """
+
+    def __init__(self, app: ASGIApp, count: Counter[str]) -> None:
+        self._app = app
+        self._count = count
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, or one socket."""
+        self._count[scope["type"]] += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._count[scope["type"]] -= 1
+
+
+async def _agent(scope: Any, name: str) -> Agent:
     """The agent of this name.
 
     Raises:
         HTTPException: there is none; what an agent itself looks up in vain is another matter.
     """
     try:
-        return await scope.agent(name)
+        agent: Agent = await scope.agent(name)
     except LookupError as error:
         raise HTTPException(404, str(error)) from None
+    return agent
 
 
 async def _failed(_request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return Json({"error": error.detail}, status_code=error.status_code, headers=error.headers)
+
+
+async def _exhausted(_request: Request, _error: Exception) -> Response:
+    return Json({"error": "too many requests are open"}, status_code=503, headers={"retry-after": "1"})
+
+
+async def _took_too_long(_request: Request, error: Exception) -> Response:
+    return Json({"error": str(error)}, status_code=504)
+
+
+async def _broke(_request: Request, _error: Exception) -> Response:
+    # Outside of every middleware, so it says by itself what Personal would; uvicorn closes the connection.
+    return Json({"error": "the server made a mistake"}, status_code=500, headers={**PERSONAL, "connection": "close"})
+
+
+_HANDLERS: Mapping[Any, Any] = {
+    HTTPException: _failed,
+    PoolExhausted: _exhausted,
+    AgentTimeout: _took_too_long,
+    Exception: _broke,
+}
 
 
 async def _body(request: Request) -> dict[str, Any]:
@@ -323,10 +349,20 @@ def _offered(websocket: WebSocket) -> str | None:
     return next(iter(_protocols(websocket)), None)
 
 
-async def _left(websocket: WebSocket) -> tuple[int, str] | None:
-    while (await websocket.receive())["type"] != "websocket.disconnect":
-        pass
-    return None
+async def _rotate(metrics: Metrics) -> None:
+    """Let what was measured long ago grow old, also while nobody looks."""
+    while True:
+        await asyncio.sleep(_ROTATION_S)
+        metrics.rotate()
+
+
+def _warn(alert: Alert) -> None:
+    more = f", and {alert.suppressed} more since the last one" if alert.suppressed else ""
+    _log.warning("%s took %.3g s; its target is %.3g s%s", alert.name, alert.seconds, alert.target_s, more)
+
+
+def _shown(alert: Alert) -> Mapping[str, object]:
+    return {"name": alert.name, "seconds": alert.seconds, "target_s": alert.target_s, "at_s": alert.at_s}
 
 
 def create_app(settings: Settings | None = None) -> Starlette:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from time import perf_counter
+from typing import Any
 
 from reference_impl.agents import AgentRegistry, ChatAgent
 from reference_impl.broker import make_broker
@@ -12,6 +13,7 @@ from reference_impl.connections import Connection, Connections
 from reference_impl.context import RequestContext
 from reference_impl.database import Database
 from reference_impl.emitters import EmitterPool
+from reference_impl.export import gauges_of
 from reference_impl.factory import RequestFactory, RequestScope
 from reference_impl.metrics import Metrics
 from reference_impl.settings import BALANCED, Settings, from_environment
@@ -37,6 +39,8 @@ class ReferenceBackend:
     def __init__(self, settings: Settings = BALANCED) -> None:
         self.settings = settings
         self.metrics = Metrics(settings.sample_rate)
+        if settings.trace_operations:
+            _trace(self.metrics)
         self.registry = AgentRegistry(settings.class_cache_size if settings.cache_classes else 0)
         self.registry.register("chat", ChatAgent)
         self.connections = Connections(settings.inbox_limit)
@@ -48,7 +52,14 @@ class ReferenceBackend:
             timeout_s=settings.emitter_timeout_s,
             reuse=settings.pool_emitters,
         )
-        self.database = Database(settings.database_url, lazy=settings.lazy_sessions, lazy_start=settings.lazy_start)
+        self.database = Database(
+            settings.database_url,
+            lazy=settings.lazy_sessions,
+            lazy_start=settings.lazy_start,
+            pool_size=settings.database_pool_size,
+            max_overflow=settings.database_max_overflow,
+            record=self.metrics.record,
+        )
         self.started_s = 0.0
         self._requests = RequestFactory(settings, self.registry, self.pool, self.database, self.metrics)
         self._cleanup = AsyncExitStack()
@@ -57,6 +68,31 @@ class ReferenceBackend:
     def agents(self) -> Sequence[str]:
         """The names of all agents."""
         return self.registry.names
+
+    @property
+    def pools(self) -> Sequence[object]:
+        """What is lent to one request after another: emitters, and connections of the database once it has started.
+
+        ``isolation_watch(backend)`` watches them.
+        """
+        return [self.pool, *([self.database.engine] if self.database.connect_s is not None else [])]
+
+    @property
+    def gauges(self) -> Mapping[str, float]:
+        """What is known besides the metrics: the figures of every part."""
+        figures = gauges_of(
+            emitters=self.pool.figures,
+            classes=self.registry.figures,
+            database=self.database.figures,
+            broker=self.broker.figures,
+        )
+        first_s = self.database.connect_s or 0.0  # what the first request paid, where the start is lazy
+        sockets = {"sockets.open": len(self.connections), "sockets.dropped": self.connections.dropped}
+        return {**figures, **sockets, "start.seconds": self.started_s, "database.connect_seconds": first_s}
+
+    def tell_belongings(self, hear: Callable[[object], None] | None) -> None:
+        """Call this with every context, lease and session when it is made; None calls nobody any more."""
+        self._requests.hear = hear
 
     async def start(self) -> None:
         """Begin to serve, in the running event loop."""
@@ -72,13 +108,35 @@ class ReferenceBackend:
         """Give everything back: listeners first, then the broker, then the database."""
         await self._cleanup.aclose()
 
-    def request(self, user_id: str, *, thread_id: str | None = None, run_id: str | None = None) -> RequestScope:
-        """Open the scope of one request with ``async with``."""
-        return self._requests.request(RequestContext(user_id, thread_id=thread_id, run_id=run_id))
+    def request(
+        self,
+        user_id: str,
+        *,
+        thread_id: str | None = None,
+        run_id: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> RequestScope:
+        """Open the scope of one request with ``async with``.
+
+        Args:
+            user_id: whose it is.
+            thread_id: the conversation that it belongs to.
+            run_id: the run of the agent.
+            metadata: what else is known of it; it is copied.
+        """
+        return self._requests.request(RequestContext(user_id, thread_id=thread_id, run_id=run_id, metadata=metadata))
 
     def connect(self, user_id: str) -> Connection:
         """Let a user listen to its events for the time of an ``async with`` block."""
         return self.connections.connect(user_id)
+
+
+def _trace(metrics: Metrics) -> None:
+    try:
+        from reference_impl.tracing import trace_operations
+    except ImportError as error:
+        raise ValueError(f"trace_operations needs an extra: pip install 'pytest-isolation[otel]' ({error})") from error
+    trace_operations(metrics)
 
 
 def create_backend() -> ReferenceBackend:

@@ -4,8 +4,10 @@ A replica delivers to its own listeners at once and by itself, and then tells th
 takes nothing from anybody but what should have come from another replica.
 
 Pub/sub has no memory: what is published while a replica is not connected is not there for it later. A replica keeps
-what it could not publish (``outbox`` events, the oldest dropped first) and publishes it when the broker is back; what
-others published while *it* was cut off is lost to it.
+what it could not publish (``outbox`` events, the oldest dropped first) and publishes it when the broker is back *and*
+all replicas of which it has heard say that they are listening again, or after five seconds. So nothing of it is lost
+when the server is restarted. What others publish while one replica alone is cut off is lost to it, and so is what the
+server had taken and not yet passed on when it died.
 """
 
 from __future__ import annotations
@@ -14,12 +16,15 @@ import asyncio
 import json
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
 from contextvars import Context
 from dataclasses import dataclass
 from random import random
 from secrets import token_hex
+from time import monotonic
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from reference_impl.connections import Event
 
@@ -32,6 +37,9 @@ CHANNEL = "isolation.events"
 _BATCH = 100
 _STARTING_S = _FLUSHING_S = 2.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
+# A server that answers nothing is left; whoever is not back by then has gone for good.
+_PUBLISHING_S = _REUNION_S = 5.0
+_WHO, _HERE = "who", "here"
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +141,11 @@ class RemoteBroker:
         self._replica = token_hex(8)
         self._sequence = 0
         self._heard: dict[str, int] = {}
+        self._peers: set[str] = set()
+        self._present: set[str] = set()  # those of them that have been listening since our link was made
+        self._reunite_by = 0.0
+        self._to_say: dict[str, None] = {}
+        self._news = asyncio.Event()
         self._deliver: Deliver | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._something = asyncio.Event()
@@ -169,17 +182,19 @@ class RemoteBroker:
 
     async def aclose(self) -> None:
         """Publish what waits, as far as that goes quickly, and stop."""
+        self._reunite_by = 0.0
+        self._news.set()
         try:
             if self._outbox and self._tasks:
                 await asyncio.wait_for(self._emptied.wait(), _FLUSHING_S)
         except TimeoutError:
             self._dropped += len(self._outbox)
         finally:
-            tasks, self._tasks = self._tasks, []
-            for task in tasks:
-                task.cancel()
-            if tasks:
-                await asyncio.wait(tasks)
+            tasks, self._tasks = set(self._tasks), []
+            while tasks:  # a driver may take a cancellation for the end of a timeout of its own
+                for task in tasks:
+                    task.cancel()
+                _, tasks = await asyncio.wait(tasks, timeout=1.0)
             self._listening.clear()
 
     def dispatch(self, user_id: str, event: Event) -> int:
@@ -198,8 +213,9 @@ class RemoteBroker:
         """Do a work over link after link, with a pause that grows as long as none holds."""
         pause_s = _FIRST_PAUSE_S
         while True:
-            link, before = self._connect(), (self._published, self._listening.is_set())
+            before = self._published, self._listening.is_set()
             try:
+                link = self._connect()
                 try:
                     await work(link)
                 finally:
@@ -217,24 +233,63 @@ class RemoteBroker:
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     async def _publish(self, link: Link) -> None:
+        self._present.clear()
+        self._reunite_by = monotonic() + _REUNION_S if self._peers else 0.0
+        self._say(_WHO, *([_HERE] if self._listening.is_set() else []))
         while True:
             await self._something.wait()
-            # The batch stays in the outbox until it is sure to be published; others know its numbers if it comes twice.
-            batch = [self._outbox[index] for index in range(min(_BATCH, len(self._outbox)))]
-            messages = [message for waiting in batch if (message := self._encode(*waiting)) is not None]
-            if messages:
-                await link.publish(messages)
-            self._published += len(messages)
-            self._dropped += len(batch) - len(messages)
-            for done in batch:
-                if self._outbox and self._outbox[0] is done:  # unless it was dropped meanwhile
-                    self._outbox.popleft()
+            if self._to_say:
+                words, self._to_say = list(self._to_say), {}
+                await _within(
+                    _PUBLISHING_S, link.publish([json.dumps([VERSION, self._replica, word]) for word in words])
+                )
+            if self._are_missing():
+                await self._news_until(self._reunite_by)
+                continue
+            await self._publish_batch(link)
             if not self._outbox:
-                self._something.clear()
                 self._emptied.set()
+                if not self._to_say:
+                    self._something.clear()
+
+    async def _publish_batch(self, link: Link) -> None:
+        # The batch stays in the outbox until it is sure to be published; others know its numbers if it comes twice.
+        batch = [self._outbox[index] for index in range(min(_BATCH, len(self._outbox)))]
+        messages = [message for waiting in batch if (message := self._encode(*waiting)) is not None]
+        if messages:
+            await _within(_PUBLISHING_S, link.publish(messages))
+        self._published += len(messages)
+        self._dropped += len(batch) - len(messages)
+        for done in batch:
+            if self._outbox and self._outbox[0] is done:  # unless it was dropped meanwhile
+                self._outbox.popleft()
+
+    def _say(self, *words: str) -> None:
+        """Have something said to the other replicas, before any event."""
+        self._to_say.update(dict.fromkeys(words))
+        self._something.set()
+        self._news.set()
+
+    def _are_missing(self) -> bool:
+        """Somebody who was there before the break may still come back, and would miss what is published now."""
+        if self._peers <= self._present:
+            return False
+        if monotonic() < self._reunite_by:
+            return True
+        self._peers &= self._present
+        return False
+
+    async def _news_until(self, deadline: float) -> None:
+        self._news.clear()
+        with suppress(TimeoutError):
+            await _within(max(0.0, deadline - monotonic()), self._news.wait())
 
     async def _listen(self, link: Link) -> None:
-        await link.listen(self._listening.set, self._receive)
+        await link.listen(self._begin_listening, self._receive)
+
+    def _begin_listening(self) -> None:
+        self._listening.set()
+        self._say(_HERE, _WHO)
 
     def _encode(self, sequence: int, user_id: str, event: Event) -> str | None:
         message = [VERSION, self._replica, sequence, user_id, dict(event)]
@@ -246,16 +301,36 @@ class RemoteBroker:
     def _receive(self, message: str) -> None:
         """Deliver what another replica sent: to the user that stands in it, and to nobody on any doubt."""
         try:
-            version, replica, sequence, user_id, event = json.loads(message)
+            version, replica, *rest = json.loads(message)
         except (TypeError, ValueError):
             self._ignored += 1
             return
         if replica == self._replica:
             return
-        known = version == VERSION and isinstance(replica, str) and isinstance(sequence, int)
-        if not (known and isinstance(user_id, str) and user_id and isinstance(event, dict)):
+        if version != VERSION or not isinstance(replica, str):
+            self._ignored += 1
+        elif rest in ([_WHO], [_HERE]):
+            self._meet(replica, rest[0])
+        elif len(rest) == 3:
+            self._take(replica, *rest)
+        else:
+            self._ignored += 1
+
+    def _meet(self, replica: str, word: str) -> None:
+        """Another replica asks who is there, or says that it is listening."""
+        if word == _WHO:
+            self._say(_HERE)
+            return
+        self._peers.add(replica)
+        self._present.add(replica)
+        self._news.set()
+
+    def _take(self, replica: str, sequence: object, user_id: object, event: object) -> None:
+        """Deliver an event of another replica."""
+        if not (isinstance(sequence, int) and isinstance(user_id, str) and user_id and isinstance(event, dict)):
             self._ignored += 1
             return
+        self._peers.add(replica)
         if sequence <= self._heard.get(replica, 0):  # it was published again after a failure
             self._ignored += 1
             return
@@ -265,6 +340,11 @@ class RemoteBroker:
             self._deliver(user_id, event)
 
 
+async def _within(seconds: float, work: Awaitable[object]) -> None:
+    async with asyncio.timeout(seconds):
+        await work
+
+
 def make_broker(url: str | None) -> Broker:
     """The broker for a URL.
 
@@ -272,7 +352,7 @@ def make_broker(url: str | None) -> Broker:
         url: ``redis://…``, ``rediss://…``, ``valkey://…`` or ``postgresql://…``; None for a single replica.
 
     Raises:
-        ValueError: there is none for this scheme, or its library is not installed.
+        ValueError: there is none for this scheme, its library is not installed, or nobody could connect to such a URL.
     """
     if url is None:
         return LocalBroker()
@@ -284,12 +364,23 @@ def make_broker(url: str | None) -> Broker:
         if extra == "valkey":
             from reference_impl.broker_redis import FAILED, RedisLink
 
-            return RemoteBroker(lambda: RedisLink(url, CHANNEL), FAILED)
+            return _checked(url, lambda: RedisLink(url, CHANNEL), FAILED)
         from reference_impl.broker_postgres import FAILED as FAILED_POSTGRES
         from reference_impl.broker_postgres import PostgresLink
 
-        return RemoteBroker(lambda: PostgresLink(url, CHANNEL), FAILED_POSTGRES)
+        return _checked(url, lambda: PostgresLink(url, CHANNEL), FAILED_POSTGRES)
     except ImportError as error:
         raise ValueError(
             f"a broker at {scheme}://… needs an extra: pip install 'pytest-isolation[{extra}]' ({error})"
         ) from error
+
+
+def _checked(url: str, connect: Callable[[], Link], failed: tuple[type[Exception], ...]) -> Broker:
+    """A broker, if its links can at least be made: else it would try for ever, and say no more than that it fails."""
+    try:
+        _ = urlsplit(url).port
+        connect()
+    except (TypeError, ValueError) as error:
+        scheme = url.partition(":")[0]
+        raise ValueError(f"the broker's URL is no good ({error}); it is {scheme}://user:password@host:port/…") from None
+    return RemoteBroker(connect, failed)

@@ -14,6 +14,7 @@ FAILED: tuple[type[Exception], ...] = (asyncpg.PostgresError, asyncpg.InterfaceE
 # A notification holds less than 8000 bytes; a longer message goes in parts. Messages are ASCII, so a letter is a byte.
 _PART = 7000
 _SILENCE_S = 10.0
+_ANSWER_S = 5.0
 
 
 class PostgresLink:
@@ -37,7 +38,8 @@ class PostgresLink:
         """Pass messages on, in one transaction, which keeps their order."""
         connection = await self._open()
         parts = [part for message in messages for part in self._split(message)]
-        await connection.execute("SELECT pg_notify($1, part) FROM unnest($2::text[]) part", self._channel, parts)
+        statement = "SELECT pg_notify($1, part) FROM unnest($2::text[]) part"
+        await connection.execute(statement, self._channel, parts, timeout=_ANSWER_S)
 
     async def listen(self, listening: Callable[[], None], receive: Callable[[str], None]) -> None:
         """Receive messages until the connection breaks."""
@@ -49,7 +51,8 @@ class PostgresLink:
                 receive(message)
 
         connection.add_termination_listener(lambda _connection: broken.set())
-        await connection.add_listener(self._channel, notified)
+        async with asyncio.timeout(_ANSWER_S):
+            await connection.add_listener(self._channel, notified)
         listening()
         while not broken.is_set():
             try:

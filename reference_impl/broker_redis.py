@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 
 from redis.asyncio import Redis
@@ -10,6 +11,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 _SILENCE_S = 10.0
+_ANSWER_S = 5.0
 FAILED: tuple[type[Exception], ...] = (RedisError,)
 
 
@@ -42,9 +44,10 @@ class RedisLink:
 
     async def listen(self, listening: Callable[[], None], receive: Callable[[str], None]) -> None:
         """Receive messages until the connection breaks."""
-        await self._subscription.subscribe(self._channel)
-        # The answer to SUBSCRIBE is the first thing that arrives; from then on nothing is missed.
-        await self._subscription.get_message(timeout=None)
+        async with asyncio.timeout(_ANSWER_S):
+            await self._subscription.subscribe(self._channel)
+            # The answer to SUBSCRIBE is the first thing that arrives; from then on nothing is missed.
+            await self._subscription.get_message(timeout=None)
         listening()
         asked = False
         while True:

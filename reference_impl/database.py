@@ -17,7 +17,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, QueuePool
 from reference_impl import postgres, sqlite
 from reference_impl.lazy import Once
 from reference_impl.opening import open_for_nobody
-from reference_impl.sessions import OpenSession, OpenSessions, OwnSession, UserSession
+from reference_impl.sessions import OpenSession, OpenSessions, OwnSession, Record, UserSession, note_lending
 from reference_impl.tables import Base, Note
 
 __all__ = ["Base", "Database", "Note", "OpenSession", "PoolFigures", "UserSession"]
@@ -57,6 +57,7 @@ class Database:
         lazy_start: connect and make tables when a session is first used, and not at the start.
         pool_size: connections that are kept.
         max_overflow: more that may be opened at need.
+        record: is told what sessions and statements take, like ``Metrics.record``; None tells nobody.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Database:
         lazy_start: bool = False,
         pool_size: int = 5,
         max_overflow: int = 10,
+        record: Record | None = None,
     ) -> None:
         self._url = url
         self._lazy_start = lazy_start
@@ -77,7 +79,7 @@ class Database:
         self._make = Once(self._connect)
         self._cleanup = AsyncExitStack()
         self._take_role = False
-        self._sessions = OpenSessions(self._new_session, lazy=lazy)
+        self._sessions = OpenSessions(self._new_session, lazy=lazy, record=record or _nobody)
         self._live: set[DBAPIConnection] = set()
         self._created = self._closed = self._peak = 0
 
@@ -118,15 +120,24 @@ class Database:
         return self._make.seconds
 
     @property
-    def pool(self) -> QueuePool:
-        """The connections.
+    def engine(self) -> AsyncEngine:
+        """The engine.
 
         Raises:
             RuntimeError: there is none yet.
         """
         if self._made is None:
             raise RuntimeError(_NOT_RUNNING)
-        return _pool(self._made)
+        return self._made
+
+    @property
+    def pool(self) -> QueuePool:
+        """The connections.
+
+        Raises:
+            RuntimeError: there is none yet.
+        """
+        return _pool(self.engine)
 
     @property
     def figures(self) -> PoolFigures:
@@ -153,7 +164,7 @@ class Database:
                 raise RuntimeError(_NOT_RUNNING)
             engine = await self._make()
         info = {"own": True, "user_id": user_id, "take_role": self._take_role}
-        kind = _PostgresSession if engine.dialect.name == "postgresql" else OwnSession
+        kind = _PostgresSession if engine.dialect.name == "postgresql" else _SqliteSession
         return AsyncSession(engine, sync_session_class=kind, expire_on_commit=False, info=info)
 
     async def _connect(self) -> AsyncEngine:
@@ -219,7 +230,19 @@ class _PostgresSession(OwnSession):
     """Every transaction of it is bound to its user."""
 
 
+class _SqliteSession(OwnSession):
+    """Every connection of it is noted to be its own."""
+
+
+for _sessions in (_PostgresSession, _SqliteSession):
+    note_lending(_sessions)
 postgres.bind_transactions(_PostgresSession)
+sqlite.bind_transactions(_SqliteSession)
+
+
+def _nobody(_name: str, _seconds: float, **_more: object) -> None:
+    """Is told, and does nothing."""
+
 
 _NOT_RUNNING = "the database is not running: await start() first"
 

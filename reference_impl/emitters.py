@@ -108,7 +108,13 @@ class EmitterPool:
         limit: how many there may be.
         timeout_s: how long a request waits for one.
         reuse: lend emitters again; without it each is made for one request, and the limit still holds.
+
+    Attributes:
+        uses: the methods of a lease that only its borrower may call.
+        free: those that are not lent; for others to look at only.
     """
+
+    uses = ("emit",)
 
     def __init__(
         self, dispatch: Dispatch, *, ready: int = 20, limit: int = 200, timeout_s: float = 5.0, reuse: bool = True
@@ -119,8 +125,8 @@ class EmitterPool:
         self._limit = limit
         self._timeout_s = timeout_s
         self._reuse = reuse
-        self._free = [Emitter() for _ in range(ready if reuse else 0)]
-        self._size = self._created = len(self._free)
+        self.free = [Emitter() for _ in range(ready if reuse else 0)]
+        self._size = self._created = len(self.free)
         self._waiting: deque[asyncio.Future[Emitter]] = deque()
         self._dropped: deque[Emitter] = deque()
         self._leases = self._waited = self._timeouts = self._lost_leases = 0
@@ -129,10 +135,10 @@ class EmitterPool:
     def figures(self) -> PoolFigures:
         """How the pool is used now."""
         self._take_back()
-        waiting = sum(not waiter.done() for waiter in self._waiting)
+        waiting = len(self._waiting)
         return PoolFigures(
             self._size,
-            self._size - len(self._free),
+            self._size - len(self.free),
             waiting,
             self._created,
             self._waited,
@@ -147,8 +153,8 @@ class EmitterPool:
         Raises:
             PoolExhausted: none became free in time.
         """
-        if self._free and not self._waiting:  # nobody overtakes those who wait
-            emitter = self._free.pop()
+        if self.free and not self._waiting:  # nobody overtakes those who wait
+            emitter = self.free.pop()
         else:
             emitter = await self._more()
         self._leases = emitter.holder = number = self._leases + 1
@@ -163,13 +169,23 @@ class EmitterPool:
             if self._waiting or not self._reuse:
                 self._hand_over(emitter)
             else:
-                self._free.append(emitter)
+                self.free.append(emitter)
+
+    @staticmethod
+    def thing_of(lease: Lease) -> Emitter | None:
+        """The emitter of a lease; None once that was returned."""
+        return lease._emitter if lease._emitter.holder == lease._number else None
+
+    @staticmethod
+    def dirt_of(emitter: Emitter) -> str:
+        """What an emitter that is lent still has of another request; empty if nothing."""
+        return f"{emitter.sent} events sent" if emitter.sent else ""
 
     async def _more(self) -> Emitter:
         if self._dropped:
             self._take_back()
-            if self._free and not self._waiting:
-                return self._free.pop()
+            if self.free and not self._waiting:
+                return self.free.pop()
         if self._size < self._limit and not self._waiting:
             self._size += 1
             self._created += 1
@@ -183,6 +199,8 @@ class EmitterPool:
         except BaseException as stop:
             if waiter.done() and not waiter.cancelled():
                 self._hand_over(waiter.result())  # it came in the moment in which we gave up
+            elif waiter in self._waiting:
+                self._waiting.remove(waiter)
             if isinstance(stop, TimeoutError):
                 self._timeouts += 1
                 limit = f"all {self._limit} emitters are in use"
@@ -198,7 +216,7 @@ class EmitterPool:
                 waiter.set_result(emitter if self._reuse else Emitter())
                 return
         if self._reuse:
-            self._free.append(emitter)
+            self.free.append(emitter)
         else:
             self._size -= 1
 

@@ -6,6 +6,8 @@ import itertools
 import re
 import zlib
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import (
@@ -46,9 +48,9 @@ _OVERFLOWED = "metrics.overflowed"
 def exposition(metrics: Metrics, gauges: Mapping[str, float] | None = None, *, prefix: str = "isolation") -> bytes:
     """Everything that was measured, in Prometheus' text format.
 
-    An operation ``x.y`` is the summary ``isolation_x_y_seconds`` with its quantiles, and the histogram
-    ``isolation_x_y_duration_seconds``, from which several replicas can be added up; a family cannot be both. Where two
-    want the same name, the one that came first keeps it, and the other one's ends in a checksum.
+    An operation ``x.y`` is the summary ``isolation_x_y_seconds`` with its quantiles, which are of the last minutes, and
+    the histogram ``isolation_x_y_duration_seconds``, from which several replicas can be added up; a family cannot be
+    both. Where two want the same name, the one that came first keeps it, and the other one's ends in a checksum.
 
     It may run in a thread of its own while others measure.
 
@@ -57,9 +59,19 @@ def exposition(metrics: Metrics, gauges: Mapping[str, float] | None = None, *, p
         gauges: what is known besides, by name, the same names each time: the figures of pools.
         prefix: what all names begin with.
     """
+    metrics.rotate()
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Collector(metrics, gauges or {}, prefix))
     return generate_latest(registry)
+
+
+def gauges_of(**parts: Any) -> dict[str, float]:
+    """The figures of parts of a backend as gauges, ``part.figure``.
+
+    Args:
+        parts: each a dataclass of numbers.
+    """
+    return {f"{part}.{name}": float(value) for part, one in parts.items() for name, value in asdict(one).items()}
 
 
 class _Collector(Collector):
@@ -110,8 +122,10 @@ def _durations(family: str, name: str, several: Collection[Series]) -> Iterator[
     labelled = _Labels()
     for series in several:
         labels, count = labelled.of(series.tags), series.count
+        lately = series.recent()
+        many = lately.count
         for q, least in QUANTILES.items():
-            if count >= least and (value := series.quantile(q)) is not None:
+            if many >= least and (value := lately.quantile(q)) is not None:
                 summary.add_sample(f"{family}_seconds", {**labels, "quantile": str(q)}, value)
         summary.add_sample(f"{family}_seconds_count", labels, count)
         summary.add_sample(f"{family}_seconds_sum", labels, series.sum_s)

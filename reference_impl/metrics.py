@@ -19,7 +19,8 @@ from contextlib import AbstractContextManager
 from math import inf
 from operator import attrgetter
 from random import random
-from time import perf_counter, time
+from threading import Lock
+from time import monotonic, perf_counter, time
 from types import TracebackType
 from typing import Literal, NamedTuple, Self
 
@@ -95,13 +96,24 @@ class Metrics:
         most_series: how many different names and tags there may be, so that an id in a tag does not eat the memory.
             What comes after is counted under its name with the tag ``overflow="true"``; after as many names again, as
             ``metrics.overflow``. Counters have the same limit, and so have gauges, where the latest of all is left.
+        window_s: quantiles are of the last one to two times so many seconds, if somebody looks that often.
     """
 
-    def __init__(self, sample_rate: float = 0.1, *, details: int = 10_000, most_series: int = 1000) -> None:
+    def __init__(
+        self,
+        sample_rate: float = 0.1,
+        *,
+        details: int = 10_000,
+        most_series: int = 1000,
+        window_s: float = 300.0,
+    ) -> None:
         if not 0 <= sample_rate <= 1:
             raise ValueError(f"sample_rate is a share from 0 to 1, not {sample_rate!r}")
         self._rate = sample_rate
         self._most = most_series
+        self._window_s = window_s
+        self._rotated_at = monotonic()
+        self._rotating = Lock()
         self._plain: dict[str, Series] = {}
         self._tagged: dict[Key, Series] = {}
         self._counters: dict[Key, float] = {}
@@ -152,6 +164,31 @@ class Metrics:
         if not 0.0 <= seconds < inf:  # with 0 it takes longer
             raise ValueError(f"{name} took {seconds!r} s? A duration is a finite number ≥ 0")
         self._ended(self.series(name, tags), seconds, error, critical)
+
+    def notice(
+        self,
+        name: str,
+        seconds: float,
+        tags: Mapping[str, str] | None = None,
+        *,
+        error: type[BaseException] | None = None,
+    ) -> None:
+        """Note an operation of which only a share is counted, and which was not drawn, if it failed or took too long.
+
+        Its error counts, it is kept in detail, and whoever watches is called. It is not counted among the durations,
+        of which it would be more than its share.
+
+        Args:
+            name: of the operation.
+            seconds: how long it took.
+            tags: what tells it from others.
+            error: what it was ended by.
+        """
+        series = self.series(name, tags)
+        if error is not None:
+            self._failed(series, seconds, error)
+        elif series.is_over(seconds):
+            self._kept.append(Detail(series.name, series.tags, seconds, "", time()))
 
     def series(self, name: str, tags: Mapping[str, str] | None = None) -> Series:
         """Where an operation is counted; hold on to it where every nanosecond counts.
@@ -226,6 +263,20 @@ class Metrics:
         """
         self._hear = hear
 
+    def rotate(self, now_s: float | None = None) -> None:
+        """Begin a new window if the last one is over; whoever shows quantiles asks for it first.
+
+        Args:
+            now_s: on the monotonic clock; None looks at it.
+        """
+        now_s = monotonic() if now_s is None else now_s
+        with self._rotating:
+            if now_s - self._rotated_at < self._window_s:
+                return
+            self._rotated_at = now_s
+            for series in self:
+                series.rotate()
+
     def __iter__(self) -> Iterator[Series]:
         return iter((*self._plain.copy().values(), *self._tagged.copy().values()))
 
@@ -268,7 +319,11 @@ class Metrics:
                 self._kept.append(Detail(series.name, series.tags, seconds, "", time()))
             elif random() < self._rate:
                 self._sampled.append(Detail(series.name, series.tags, seconds, "", time()))
-        elif issubclass(kind, _GONE):
+        else:
+            self._failed(series, seconds, kind)
+
+    def _failed(self, series: Series, seconds: float, kind: type[BaseException]) -> None:
+        if issubclass(kind, _GONE):
             series.cancelled += 1
         else:
             series.errors += 1

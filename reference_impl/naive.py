@@ -2,7 +2,8 @@
 
 It is correct, and isolates its users as well. It only does the obvious thing everywhere: a context made of
 dictionaries, an emitter with a set-up of its own for every request, a look into the registry every time, a database
-session whether it is used or not, one lock for everybody, and every operation measured in detail.
+session whether it is used or not, one lock that everybody needs to open a request and holds until the connection is
+there, and every operation measured in detail.
 """
 
 from __future__ import annotations
@@ -17,9 +18,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from reference_impl.agents import Agent, AgentRegistry, ChatAgent
+from reference_impl.broker import Broker, make_broker
 from reference_impl.connections import Connection, Connections, Event
 from reference_impl.database import Database, UserSession
 from reference_impl.emitters import KINDS
+from reference_impl.export import gauges_of
+from reference_impl.factory import AgentTimeout
+from reference_impl.locks import Keyed
 from reference_impl.metrics import Metrics
 from reference_impl.settings import Settings, from_environment
 
@@ -27,10 +32,12 @@ from reference_impl.settings import Settings, from_environment
 class NaiveContext:
     """Who asks, in a dictionary of its own."""
 
-    def __init__(self, user_id: str, metadata: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, user_id: str, metadata: Mapping[str, Any] | None = None, **given: str | None) -> None:
         if not isinstance(user_id, str) or not user_id.strip():
             raise ValueError(f"a request has a user: user_id={user_id!r} is none")
-        self.ids = {name: str(uuid.uuid4()) for name in ("request", "thread", "run", "trace")}
+        self.ids = {
+            name: given.get(f"{name}_id") or str(uuid.uuid4()) for name in ("request", "thread", "run", "trace")
+        }
         self.data: dict[str, Any] = {"user": user_id, "created": datetime.now(UTC), "history": []}
         self.metadata = copy.deepcopy(dict(metadata or {}))
 
@@ -79,14 +86,14 @@ class NaiveRequest:
     def __init__(self, backend: NaiveBackend, context: NaiveContext, session: UserSession) -> None:
         self.backend = backend
         self.context: Any = context
-        self.emitter = NaiveEmitter(context, backend.connections.dispatch)
+        self.emitter = NaiveEmitter(context, backend.broker.dispatch)
         self.own_session = session
         self.is_open = True
 
     async def agent(self, name: str) -> Agent:
         """A new agent, bound to this request."""
         self._refuse_late()
-        async with self.backend.measured("agent.create"):
+        async with self.backend.measured("factory.agent_creation"):
             return self.backend.registry.recipe(name).make(self)
 
     async def emit(self, kind: str, data: Mapping[str, Any]) -> None:
@@ -103,10 +110,21 @@ class NaiveRequest:
 
     @asynccontextmanager
     async def turn(self, agent: str) -> AsyncIterator[None]:
-        """The right of an agent to run."""
+        """The right of an agent to run: one of a conversation, so many of one user, for a limited time."""
         self._refuse_late()
-        async with asyncio.timeout(self.backend.settings.agent_timeout_s):
-            yield
+        backend, user_id, limit_s = self.backend, self.context.user_id, self.backend.settings.agent_timeout_s
+        deadline = asyncio.timeout(limit_s)
+        try:
+            async with (
+                deadline,
+                backend.threads.of((user_id, self.context.ids["thread"])),
+                backend.limits.of(user_id),
+            ):
+                yield
+        except TimeoutError as error:
+            if not deadline.expired():
+                raise
+            raise AgentTimeout(f"{agent} of {user_id} did not end within {limit_s:g} s") from error
 
     def _refuse_late(self) -> None:
         if not self.is_open:
@@ -126,34 +144,71 @@ class NaiveBackend:
         self.registry = AgentRegistry(cache_size=0)
         self.registry.register("chat", ChatAgent)
         self.connections = Connections(settings.inbox_limit)
-        self.database = Database(settings.database_url, lazy=False, lazy_start=False)
+        self.broker: Broker = make_broker(settings.broker_url)
+        self.database = Database(
+            settings.database_url,
+            lazy=False,
+            lazy_start=False,
+            pool_size=settings.database_pool_size,
+            max_overflow=settings.database_max_overflow,
+            record=self.metrics.record,
+        )
         self.lock = asyncio.Lock()
+        self.limits: Keyed[asyncio.Semaphore] = Keyed(lambda: asyncio.Semaphore(settings.agents_per_user))
+        self.threads: Keyed[asyncio.Lock] = Keyed(asyncio.Lock)
 
     @property
     def agents(self) -> Sequence[str]:
         """The names of all agents."""
         return self.registry.names
 
+    @property
+    def gauges(self) -> Mapping[str, float]:
+        """What is known besides the metrics."""
+        figures = gauges_of(database=self.database.figures, broker=self.broker.figures)
+        return {**figures, "sockets.open": len(self.connections)}
+
     async def start(self) -> None:
         """Begin to serve."""
         await self.database.start()
+        try:
+            await self.broker.start(self.connections.dispatch)
+        except BaseException:
+            await self.database.aclose()
+            raise
 
     async def aclose(self) -> None:
         """Give everything back."""
         self.connections.close()
-        await self.database.aclose()
+        try:
+            await self.broker.aclose()
+        finally:
+            await self.database.aclose()
 
     @asynccontextmanager
-    async def request(self, user_id: str) -> AsyncIterator[NaiveRequest]:
-        """Open the scope of one request."""
-        async with self.database.session(user_id) as session:
-            async with self.measured("context.create"), self.lock:
-                request = NaiveRequest(self, NaiveContext(user_id), session)
+    async def request(
+        self,
+        user_id: str,
+        *,
+        thread_id: str | None = None,
+        run_id: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> AsyncIterator[NaiveRequest]:
+        """Open the scope of one request; everybody who opens one waits until the one before has its connection."""
+        session = self.database.session(user_id)
+        try:
+            async with self.measured("factory.context_creation"), self.lock:
+                await session.__aenter__()
+                context = NaiveContext(user_id, metadata, thread_id=thread_id, run_id=run_id)
+                request = NaiveRequest(self, context, session)
             try:
                 yield request
             finally:
-                async with self.measured("context.cleanup"), self.lock:
-                    request.is_open = request.emitter.open = False
+                request.is_open = request.emitter.open = False
+        finally:
+            # Without the lock: whoever has it may be waiting for this very connection.
+            async with self.measured("factory.context_cleanup"):
+                await session.aclose()
 
     def connect(self, user_id: str) -> Connection:
         """Let a user listen to its events."""

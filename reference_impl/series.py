@@ -1,4 +1,8 @@
-"""All durations of one operation, counted into fixed bins: as many bytes for a year as for an hour."""
+"""All durations of one operation, counted into fixed bins: as many bytes for a year as for an hour.
+
+Counts grow for ever, as Prometheus wants them. How an operation does *now* is what came since an earlier copy of them,
+so that a night of quick operations does not hide a slow morning, and counting costs no more for it.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from itertools import accumulate
 from math import ceil, inf, sqrt
+from operator import sub
 
 # Budgets and buckets that people ask for lie on an edge, so that counts at them are exact.
 ROUND_S = tuple(digit * 10.0**power for power in range(-6, 3) for digit in (1, 1.5, 2, 2.5, 5, 7.5))
@@ -37,7 +42,7 @@ class Series:
         cancelled: how many were cancelled, which is no error.
     """
 
-    __slots__ = ("_bins", "_limit_s", "_over", "cancelled", "errors", "name", "sum_s", "tags")
+    __slots__ = ("_before", "_bins", "_last", "_limit_s", "_over", "cancelled", "errors", "name", "sum_s", "tags")
 
     def __init__(self, name: str, tags: Tags = ()) -> None:
         self.name = name
@@ -45,6 +50,8 @@ class Series:
         self.sum_s = 0.0
         self.errors = self.cancelled = 0
         self._bins = [0] * (len(EDGES_S) + 1)
+        self._before: list[int] | None = None
+        self._last: list[int] | None = None
         self._limit_s = inf
         self._over: Callable[[Series, float], None] | None = None
 
@@ -59,13 +66,32 @@ class Series:
         if seconds > self._limit_s and self._over is not None:
             self._over(self, seconds)
 
+    def is_over(self, seconds: float) -> bool:
+        """Whether a duration is over the limit, and whoever watches was told so; it is not counted."""
+        if seconds <= self._limit_s or self._over is None:
+            return False
+        self._over(self, seconds)
+        return True
+
     def copy(self) -> Series:
         """What was counted until now, so that figures read from it agree with one another."""
         copy = Series(self.name, self.tags)
         # What ended badly before the bins: there is never more of it than of all.
         copy.errors, copy.cancelled = self.errors, self.cancelled
         copy._bins, copy.sum_s = self._bins.copy(), self.sum_s
+        copy._before, copy._last = self._before, self._last
         return copy
+
+    def rotate(self) -> None:
+        """Begin a new window; what came before the last one counts no more for ``recent()``."""
+        self._before, self._last = self._last, self._bins.copy()
+
+    def recent(self) -> Series:
+        """What was counted in this window and the one before, for quantiles; its sum and its errors are of all time."""
+        recent = self.copy()
+        if self._before is not None:
+            recent._bins = list(map(sub, recent._bins, self._before))
+        return recent
 
     @property
     def count(self) -> int:

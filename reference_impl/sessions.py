@@ -10,19 +10,23 @@ from contextlib import suppress
 from contextvars import Context
 from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic
+from time import monotonic, perf_counter
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from weakref import ref
 
-from sqlalchemy import Connection, Engine, select, text
+from sqlalchemy import Connection, Engine, event, select, text
 from sqlalchemy.exc import IllegalStateChangeError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from reference_impl.tables import Note
 
+T = TypeVar("T")
+Record = Callable[..., None]
+
 _PING = text("select 1")
+_LENT_AT = "reference_impl.lent_at"
 _CLOSED = "this session has been closed"
 _DROPPED = f"{_CLOSED}, because nobody kept it: keep it for as long as what its orm() gave"
 _ENDED = f"{_CLOSED} with its database"
@@ -78,7 +82,7 @@ class UserSession:
     async def __aenter__(self) -> Self:
         if not self._sessions.lazy and self._session is None:
             try:
-                await (await self._open()).connection()
+                await self._timed(_take)
             except BaseException:
                 await self.aclose()  # nobody else will: the block is not entered
                 raise
@@ -99,30 +103,31 @@ class UserSession:
 
     async def ping(self) -> None:
         """One round trip to the database."""
-        session = self._session or await self._open()
-        if not session.in_transaction():
-            connection = await session.connection()
-            if connection.dialect.name == "postgresql":
-                return  # to begin a transaction is a round trip, which binds it to the user
-        await session.execute(_PING)
+        await self._timed(_ping)
 
     async def save(self, text: str) -> None:
         """Store a text of this user."""
-        session = self._session or await self._open()
-        session.add(Note(user_id=self._user_id, text=text))
-        try:
-            await session.commit()
-        except BaseException:
-            await session.rollback()
-            raise
+
+        async def save(session: AsyncSession) -> None:
+            session.add(Note(user_id=self._user_id, text=text))
+            try:
+                await session.commit()
+            except BaseException:
+                await session.rollback()
+                raise
+
+        await self._timed(save)
 
     async def load(self) -> Sequence[str]:
         """Every text of this user, oldest first."""
-        mine = select(Note.text).where(Note.user_id == self._user_id).order_by(Note.id)
-        session = self._session or await self._open()
-        texts = (await session.scalars(mine)).all()
-        await session.rollback()  # a reader that keeps its transaction open keeps writers waiting
-        return texts
+
+        async def load(session: AsyncSession) -> Sequence[str]:
+            mine = select(Note.text).where(Note.user_id == self._user_id).order_by(Note.id)
+            texts = (await session.scalars(mine)).all()
+            await session.rollback()  # a reader that keeps its transaction open keeps writers waiting
+            return texts
+
+        return await self._timed(load)
 
     async def orm(self) -> AsyncSession:
         """The session of SQLAlchemy itself, for what this class has no word for; it is closed with this one."""
@@ -131,6 +136,22 @@ class UserSession:
         if session.in_transaction():
             (await session.connection()).info.clear()
         return session
+
+    async def _timed(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
+        """Work with the session, and tell what it took to get a connection, and what the statements took."""
+        begun, lent_at, failure = perf_counter(), None, None
+        try:
+            session = self._session or await self._open()
+            session.info[_LENT_AT] = begun if session.in_transaction() else None
+            try:
+                return await work(session)
+            finally:
+                lent_at = session.info[_LENT_AT]
+        except BaseException as error:
+            failure = type(error)
+            raise
+        finally:
+            self._sessions.tell(begun, lent_at, None if work is _take else perf_counter(), failure)
 
     async def _open(self) -> AsyncSession:
         made = None if self._refusal else await self._sessions.make(self._user_id)
@@ -141,6 +162,27 @@ class UserSession:
             self._sessions.add(self, made)
         assert self._session is not None
         return self._session
+
+
+async def _take(session: AsyncSession) -> None:
+    await session.connection()
+
+
+async def _ping(session: AsyncSession) -> None:
+    if not session.in_transaction():
+        connection = await session.connection()
+        if connection.dialect.name == "postgresql":
+            return  # to begin a transaction is a round trip, which binds it to the user
+    await session.execute(_PING)
+
+
+def note_lending(sessions: type[Session]) -> None:
+    """Have these sessions note when they are given a connection, before anything is said over it."""
+    event.listen(sessions, "after_begin", _note_lending)
+
+
+def _note_lending(session: Session, *_: object) -> None:
+    session.info[_LENT_AT] = perf_counter()
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +209,8 @@ class OpenSessions:
     Args:
         make: makes a session of SQLAlchemy for a user.
         lazy: a session takes its connection when it is first used, and not when it is entered.
+        record: is told what it took to get a connection (``database.session``) and what statements took
+            (``database.query``): the name, the seconds, and ``error=`` what it was ended by.
 
     Attributes:
         make: see above.
@@ -176,14 +220,32 @@ class OpenSessions:
         lent_s: for how long those that were closed held a connection, together.
     """
 
-    def __init__(self, make: Callable[[str], Awaitable[AsyncSession]], *, lazy: bool) -> None:
+    def __init__(self, make: Callable[[str], Awaitable[AsyncSession]], *, lazy: bool, record: Record) -> None:
         self.make = make
+        self._record = record
         self.lazy = lazy
         self.ended = self.leaked = 0
         self.lent_s = 0.0
         self._held: dict[ref[UserSession], _Held] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._dropped: deque[OpenSession] = deque(maxlen=_NAMES_KEPT)
+
+    def tell(self, begun: float, lent_at: float | None, ended: float | None, error: type[BaseException] | None) -> None:
+        """Tell what one use of a session took.
+
+        Args:
+            begun: when it began.
+            lent_at: when it was given a connection; None if it got none, and ``begun`` if it had one before.
+            ended: when its statements ended; None if it had none.
+            error: what it was ended by.
+        """
+        if lent_at is None:
+            self._record("database.session", perf_counter() - begun, error=error)
+            return
+        if lent_at != begun:
+            self._record("database.session", lent_at - begun)
+        if ended is not None:
+            self._record("database.query", ended - lent_at, error=error)
 
     def named(self) -> Sequence[OpenSession]:
         """Those that hold a connection, the oldest first."""

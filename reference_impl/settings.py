@@ -15,6 +15,10 @@ from types import MappingProxyType
 from typing import Any
 
 PREFIX = "REFERENCE_"
+_LEAST = {
+    **dict.fromkeys(("class_cache_size", "batch_size", "inbox_limit", "agents_per_user", "database_pool_size"), 1),
+    "database_max_overflow": 0,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +27,8 @@ class Settings:
 
     Attributes:
         database_url: of SQLAlchemy, for an async driver; None is a SQLite file that is removed at the end.
+        database_pool_size: connections that are kept.
+        database_max_overflow: more that may be opened at need.
         broker_url: ``redis://…`` or ``postgresql://…`` carries events between replicas; None keeps them in the process.
         pool_emitters: lend emitters from a pool instead of making one for each request.
         emitters_ready: how many are made beforehand.
@@ -35,16 +41,20 @@ class Settings:
         lock_per_key: one lock for each user; without it one for all.
         sample_rate: share of the operations that are kept in detail, and of the requests whose stages are timed; what
             is timed explicitly (``timed_operation``) is counted in any case.
+        trace_operations: every timed operation is a span of OpenTelemetry too, for the provider that is set globally.
         batch_events: send several events of a request to a socket as one message.
         batch_size: at most so many.
         batch_wait_s: none waits longer than this for company.
         inbox_limit: events that are kept for a slow socket.
+        socket_timeout_s: a socket that takes longer than this for one message is closed.
         agents_per_user: how many agents of one user run at once.
         agent_timeout_s: how long one may run.
         token_secret: signs the tokens of the application; None makes one up at the start.
     """
 
     database_url: str | None = None
+    database_pool_size: int = 5
+    database_max_overflow: int = 10
     broker_url: str | None = None
     pool_emitters: bool = True
     emitters_ready: int = 20
@@ -56,10 +66,12 @@ class Settings:
     lazy_start: bool = True
     lock_per_key: bool = True
     sample_rate: float = 0.1
+    trace_operations: bool = False
     batch_events: bool = False
     batch_size: int = 16
     batch_wait_s: float = 0.005
     inbox_limit: int = 1000
+    socket_timeout_s: float = 10.0
     agents_per_user: int = 10
     agent_timeout_s: float = 30.0
     token_secret: str | None = None
@@ -72,10 +84,10 @@ class Settings:
             )
         if not 0 <= self.sample_rate <= 1:
             raise ValueError(f"sample_rate is a share from 0 to 1, not {self.sample_rate!r}")
-        for name in ("class_cache_size", "batch_size", "inbox_limit", "agents_per_user"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is at least 1, not {getattr(self, name)!r}")
-        for name in ("emitter_timeout_s", "agent_timeout_s", "batch_wait_s"):
+        for name, least in _LEAST.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is at least {least}, not {getattr(self, name)!r}")
+        for name in ("emitter_timeout_s", "agent_timeout_s", "batch_wait_s", "socket_timeout_s"):
             if not (isfinite(getattr(self, name)) and getattr(self, name) > 0):
                 raise ValueError(f"{name} is a number of seconds > 0, not {getattr(self, name)!r}")
 

@@ -13,12 +13,16 @@ from sqlalchemy import Connection, Dialect, Engine, MetaData, event, inspect
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import ConnectionPoolEntry, PoolResetState
 from sqlalchemy.util import await_only
 
 _PATIENCE_S = 5.0
 _PAUSE_S = 0.005
 _ENDING_S = 1.0
+
+# Noted with a connection: only statements of this package have run on it since it was lent.
+_OWN = "reference_impl.own"
 
 
 def listen(engine: AsyncEngine) -> None:
@@ -45,6 +49,31 @@ def listen(engine: AsyncEngine) -> None:
     event.listen(engine.sync_engine, "do_connect", by_hand)
     event.listen(engine.sync_engine, "connect", _tune)
     event.listen(engine.sync_engine, "engine_disposed", disposed)
+    event.listen(engine.sync_engine, "reset", _reset)
+
+
+def bind_transactions(sessions: type[Session]) -> None:
+    """Note with every connection of these sessions whether only statements of this package run on it.
+
+    ``info["own"]`` of the session says so; they leave nothing in a connection but the number of the last new row.
+    """
+    event.listen(sessions, "after_begin", _note_own)
+
+
+def _note_own(session: Session, _transaction: object, connection: Connection) -> None:
+    if session.info["own"]:
+        connection.info[_OWN] = True
+
+
+def _reset(_connection: DBAPIConnection, entry: ConnectionPoolEntry, _state: PoolResetState) -> None:
+    """Have a connection forget who used it.
+
+    Whoever had it in their own hands may have left anything: temporary tables, attached files, pragmas, functions.
+    SQLite has no statement that takes all of it away, but to open a file again is cheap.
+    """
+    if not entry.info.pop(_OWN, False):
+        entry.invalidate(soft=True)  # it is opened anew when it is next lent
+    entry.info.clear()
 
 
 def _thread(connection: aiosqlite.Connection) -> Thread:
@@ -69,6 +98,7 @@ async def make_tables(engine: AsyncEngine, metadata: MetaData) -> bool:
     """
     await _write_ahead(engine)
     async with engine.begin() as connection:
+        (await connection.get_raw_connection()).info[_OWN] = True
         await connection.run_sync(_make_missing, metadata)
     return False
 
@@ -78,6 +108,7 @@ async def _write_ahead(engine: AsyncEngine) -> None:
     # Of two that change a new file's journal at once SQLite refuses one without the patience it has otherwise.
     deadline = monotonic() + _PATIENCE_S
     async with engine.connect() as connection:
+        (await connection.get_raw_connection()).info[_OWN] = True
         while True:
             try:
                 await connection.exec_driver_sql("pragma journal_mode=wal")

@@ -21,21 +21,58 @@ SECRET = "a secret of the tests"
 ROOT = Path(__file__).parents[2]
 
 
+# The application with agents of its own.
+OWN_AGENTS = """
+import asyncio, decimal
+from reference_impl import create_backend
+from reference_impl.agents import Agent
+from reference_impl.serving import serve
+
+class Slow(Agent):
+    async def answer(self, message):
+        for kind in ("agent_started", "agent_thinking", "tool_executing", "tool_completed", "agent_completed"):
+            await self._tools.emit(kind, {"about": message})
+            await asyncio.sleep(0.1)
+        return message
+
+class Dear(Agent):
+    async def answer(self, message):
+        await self._tools.emit("agent_started", {})
+        await self._tools.emit("tool_completed", {"price": decimal.Decimal("1.5")})
+        await self._tools.emit("agent_completed", {})
+        return message
+
+class Broken(Agent):
+    async def answer(self, message):
+        raise ZeroDivisionError(message)
+
+backend = create_backend()
+for kind in (Slow, Dear, Broken):
+    backend.registry.register(kind.__name__.lower(), kind)
+serve(backend, port=0)
+"""
+
+
 class Process:
     """``python -m reference_impl`` on a port of its own.
+
+    Args:
+        arguments: of Python, instead of these.
+        environment: settings.
 
     Attributes:
         port: where it listens.
     """
 
-    def __init__(self, **environment):
+    def __init__(self, arguments=("-m", "reference_impl", "--port", "0"), **environment):
+        self._arguments = arguments
         self._environment = {f"REFERENCE_{name.upper()}": value for name, value in environment.items()}
         self.port = 0
 
     def start(self):
         environment = {**os.environ, "REFERENCE_TOKEN_SECRET": SECRET, **self._environment}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "reference_impl", "--port", "0"],
+            [sys.executable, *self._arguments],
             cwd=ROOT,
             env=environment,
             stderr=subprocess.PIPE,
@@ -99,8 +136,8 @@ def serve():
     """Starts applications, and ends those that are left at the end."""
     started = []
 
-    def start(**environment):
-        process = Process(**environment)
+    def start(*arguments, **environment):
+        process = Process(*arguments, **environment)
         started.append(process)
         process.start()
         return process
@@ -116,6 +153,13 @@ def serve():
 def valkey_url():
     """A real Valkey or Redis."""
     with servers.valkey() as server:
+        yield server.url
+
+
+@pytest.fixture(scope="session")
+def postgres_url():
+    """A real PostgreSQL."""
+    with servers.postgres() as server:
         yield server.url
 
 

@@ -1,10 +1,13 @@
 """Alerts see every operation; a summary judges p95, and never calls healthy what was not measured."""
 
+import time
 import weakref
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from reference_impl.alerts import TARGETS_S, Alerts
+from reference_impl.export import exposition
 from reference_impl.metrics import Metrics
 
 
@@ -17,9 +20,14 @@ def test_an_operation_beyond_one_and_a_half_of_its_target_alerts(metrics):
     """At 15 ms where the target is 10."""
     alerts = Alerts(metrics)
     for seconds in (0.001, 0.0149, 0.0151):
-        metrics.record("context.create", seconds, {"kind": "x"})
+        metrics.record("factory.context_creation", seconds, {"kind": "x"})
     [alert] = alerts.latest
-    assert (alert.name, alert.seconds, alert.target_s, alert.tags) == ("context.create", 0.0151, 0.010, {"kind": "x"})
+    assert (alert.name, alert.seconds, alert.target_s, alert.tags) == (
+        "factory.context_creation",
+        0.0151,
+        0.010,
+        {"kind": "x"},
+    )
 
 
 def test_every_slow_operation_is_seen_and_not_a_sample_of_them(metrics):
@@ -52,8 +60,8 @@ def test_the_callback_is_told_once_in_a_while_and_how_many_it_missed(metrics):
     alerts = Alerts(metrics, callback=told.append, every_s=3600)
     for _ in range(5):
         metrics.record("api.request", 1.0)
-    metrics.record("agent.create", 1.0)
-    assert [(alert.name, alert.suppressed) for alert in told] == [("api.request", 0), ("agent.create", 0)]
+    metrics.record("factory.agent_creation", 1.0)
+    assert [(alert.name, alert.suppressed) for alert in told] == [("api.request", 0), ("factory.agent_creation", 0)]
     alerts._told.clear()  # an hour later
     metrics.record("api.request", 1.0)
     assert (told[-1].name, told[-1].suppressed) == ("api.request", 4)
@@ -128,10 +136,43 @@ def test_the_summary_judges_p95_and_not_the_mean(metrics):
     """A mean of 3.9 ms hides that one in ten takes 30."""
     alerts = Alerts(metrics)
     for n in range(100):
-        metrics.record("context.cleanup", 0.030 if n % 10 == 0 else 0.001)
-    [row] = [row for row in alerts.summary().rows if row.name == "context.cleanup"]
+        metrics.record("factory.context_cleanup", 0.030 if n % 10 == 0 else 0.001)
+    [row] = [row for row in alerts.summary().rows if row.name == "factory.context_cleanup"]
     assert row.p95_s == pytest.approx(0.030, rel=0.011)
     assert (row.count, row.kept) == (100, False)
+
+
+def test_a_quick_night_does_not_hide_a_slow_morning():
+    """It is how operations do now that is judged, and that Prometheus is shown as quantiles."""
+    metrics = Metrics(window_s=300)
+    alerts = Alerts(metrics)
+    now_s = time.monotonic()
+
+    def shown():
+        families = text_string_to_metric_families(exposition(metrics).decode())
+        [summary] = [family for family in families if family.name == "isolation_api_request_seconds"]
+        values = {s.labels.get("quantile", s.name.rpartition("_")[2]): s.value for s in summary.samples}
+        return values["0.95"], values["count"]
+
+    for _ in range(10_000):
+        metrics.record("api.request", 0.001)
+    metrics.rotate(now_s + 301)
+    metrics.rotate(now_s + 302)  # too early for another window
+    for _ in range(100):
+        metrics.record("api.request", 0.5)
+    assert shown() == (pytest.approx(0.001, rel=0.01), 10_100)
+    metrics.rotate(now_s + 602)
+    assert shown() == (pytest.approx(0.5, rel=0.01), 10_100)
+    [row] = [row for row in alerts.summary().rows if row.name == "api.request"]
+    assert (row.count, row.kept) == (100, False)
+
+
+def test_alerts_are_counted_for_prometheus(metrics):
+    """By the operation; whoever is on call looks there first."""
+    Alerts(metrics)
+    for _ in range(3):
+        metrics.record("api.request", 1.0)
+    assert metrics.counters["alerts", (("operation", "api.request"),)] == 3
 
 
 def test_too_few_are_not_judged(metrics):
@@ -151,7 +192,12 @@ def test_health_is_the_share_that_keeps_its_target(metrics):
     """Of those that can be judged."""
     alerts = Alerts(metrics)
     assert alerts.summary().health is None
-    for name, seconds in (("api.request", 0.001), ("agent.create", 0.001), ("authenticate", 1.0), ("other", 9.0)):
+    for name, seconds in (
+        ("api.request", 0.001),
+        ("factory.agent_creation", 0.001),
+        ("authenticate", 1.0),
+        ("other", 9.0),
+    ):
         for _ in range(20):
             metrics.record(name, seconds)
     assert alerts.summary().health == pytest.approx(200 / 3)

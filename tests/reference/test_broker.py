@@ -144,8 +144,9 @@ async def test_the_user_is_what_stands_in_the_message_and_nothing_else(url):
         assert {user: read(inbox) for user, inbox in inboxes.items()} == {user: [{"to": user}] for user in users}
 
 
-async def test_without_its_server_a_replica_delivers_to_its_own_and_catches_up():
-    """It is stopped, and started again on the same port."""
+@pytest.mark.parametrize("late_s", [0, 0.3])
+async def test_without_its_server_a_replica_delivers_to_its_own_and_catches_up(late_s):
+    """It is stopped, and started again on the same port; nothing is published before the others listen again."""
     port = servers.free_port()
     url = f"redis://127.0.0.1:{port}/0"
     async with AsyncExitStack() as stack:
@@ -153,15 +154,86 @@ async def test_without_its_server_a_replica_delivers_to_its_own_and_catches_up()
             one, two = [await stack.enter_async_context(Replica(url)) for _ in range(2)]
             here = await stack.enter_async_context(one.connections.connect("alice"))
             there = await stack.enter_async_context(two.connections.connect("alice"))
+            await until(lambda: one.broker._peers and two.broker._peers)
         await until(lambda: not one.broker.figures.connected and not two.broker.figures.connected)
-        one.broker.dispatch("alice", {"n": 1})
-        assert read(here) == [{"n": 1}]
+        for n in range(3):
+            one.broker.dispatch("alice", {"n": n})
+        assert read(here) == [{"n": n} for n in range(3)]
+        await asyncio.sleep(late_s)  # so that one of them may come back long before the other
         with servers.valkey(port):
-            await until(lambda: one.broker.figures.connected and two.broker.figures.connected)
-            one.broker.dispatch("alice", {"n": 2})
-            # What was published before the other replica was back is lost to it; what comes now is not.
-            await until(lambda: there.pending() and there._events[-1]["n"] == 2)
+            await until(lambda: there.pending() == 3)
+            one.broker.dispatch("alice", {"n": 3})
+            await until(lambda: there.pending() == 4)
+            assert read(there) == [{"n": n} for n in range(4)]
             assert one.broker.figures.failures > 0
+
+
+class Ether:
+    """What links are made for that need no server: who listens to it hears what is published."""
+
+    def __init__(self):
+        self.ears, self.is_silent = [], False
+
+    def link(self):
+        return EtherLink(self)
+
+
+class EtherLink:
+    """A link over it; if it is silent, what is published gets no answer."""
+
+    def __init__(self, ether):
+        self._ether = ether
+
+    async def publish(self, messages):
+        if self._ether.is_silent:
+            await asyncio.sleep(3600)
+        for receive in self._ether.ears:
+            for message in messages:
+                receive(message)
+
+    async def listen(self, listening, receive):
+        self._ether.ears.append(receive)
+        listening()
+        await asyncio.sleep(3600)
+
+    async def aclose(self):
+        pass
+
+
+async def test_a_server_that_takes_no_answer_is_left_and_what_waited_is_published(monkeypatch):
+    """The connection is open, and its other end is gone: no error ever comes."""
+    monkeypatch.setattr(module, "_PUBLISHING_S", 0.05)
+    ether, heard = Ether(), []
+    one, two = RemoteBroker(ether.link, ()), RemoteBroker(ether.link, ())
+    await one.start(lambda user, event: 1)
+    await two.start(lambda user, event: heard.append(event["n"]) or 1)
+    ether.is_silent = True
+    for n in range(3):
+        one.dispatch("alice", {"n": n})
+    await until(lambda: one.figures.failures > 1)
+    ether.is_silent = False
+    await until(lambda: heard == [0, 1, 2])
+    await one.aclose()
+    await two.aclose()
+
+
+async def test_who_does_not_come_back_is_not_waited_for_for_ever(monkeypatch):
+    """A replica that was killed."""
+    monkeypatch.setattr(module, "_REUNION_S", 0.1)
+    monkeypatch.setattr(module, "_PUBLISHING_S", 0.05)
+    ether, heard = Ether(), []
+    one, two = RemoteBroker(ether.link, ()), RemoteBroker(ether.link, ())
+    await one.start(lambda user, event: 1)
+    await two.start(lambda user, event: heard.append(event["n"]) or 1)
+    one._receive(json.dumps([1, "killed", "here"]))
+    ether.is_silent = True
+    one.dispatch("alice", {"n": 0})
+    await until(lambda: one.figures.failures > 1)
+    ether.is_silent = False
+    await until(lambda: heard == [0])
+    assert "killed" not in one._peers
+    await one.aclose()
+    await two.aclose()
 
 
 async def test_a_server_that_is_not_there_at_the_start_delays_nothing(monkeypatch):
@@ -292,6 +364,17 @@ async def test_a_scheme_that_is_unknown_is_refused_with_those_that_are_not(url):
     """When the backend is made."""
     with pytest.raises(ValueError, match="there are redis://…, valkey://… and postgresql://…"):
         make_broker(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["redis://127.0.0.1:notaport/0", "postgresql://u:p@127.0.0.1:99999/db", "redis://127.0.0.1/0?socket_timeout=x"],
+)
+async def test_a_url_with_which_nobody_could_connect_is_refused(url):
+    """When the backend is made, and without its password: else it would try for ever."""
+    with pytest.raises(ValueError, match=r"the broker's URL is no good .*://user:password@host:port") as refused:
+        make_broker(url)
+    assert "u:p@" not in str(refused.value)
 
 
 async def test_a_library_that_is_missing_is_named_with_its_extra(monkeypatch):

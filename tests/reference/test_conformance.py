@@ -1,6 +1,7 @@
 """The conformance suite on every preset and on the naive backend, on SQLite and on PostgreSQL."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -29,12 +30,17 @@ def conformance(request, backend, database, *options):
     return done.stdout
 
 
-@pytest.mark.parametrize("database", DATABASES[:2])
-@pytest.mark.parametrize("backend", BACKENDS)
+QUICK = [("balanced", "sqlite"), ("naive", "postgresql+asyncpg")]
+ALL = [(backend, database) for backend in BACKENDS for database in DATABASES]
+
+
+@pytest.mark.parametrize(
+    ("backend", "database"), [pytest.param(*one, marks=() if one in QUICK else pytest.mark.soak) for one in ALL]
+)
 def test_a_hundred_users_are_kept_apart(request, backend, database):
     """In data, and in events that come late."""
     output = conformance(request, backend, database, "-k", "(own_data_only or late_events) and 100-users")
-    assert "2 scenarios played 212 times: 0 findings" in output
+    assert re.search(r"2 scenarios played \d{3} times: 0 findings", output)
 
 
 @pytest.mark.soak
@@ -43,7 +49,9 @@ def test_a_hundred_users_are_kept_apart(request, backend, database):
 def test_the_whole_suite_passes(request, backend, database):
     """With its budgets, at 100 and at 200 users."""
     output = conformance(request, backend, database, "--isolation-budget")
-    assert "16 passed" in output
+    lends = backend != "naive"  # which names no pools that could be watched
+    assert ("23 passed" if lends else "22 passed, 1 skipped") in output
+    assert "2 memory limits: 2 within" in output
     assert " over" not in output.rpartition("budgets:")[2].partition(";")[0]
 
 

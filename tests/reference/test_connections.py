@@ -72,13 +72,23 @@ async def test_the_wake_up_of_a_cancelled_receiver_goes_to_the_next_one():
         assert await second == {"n": 1}
 
 
-async def test_a_slow_listener_loses_its_oldest_events_and_is_told_how_many():
-    """It delays nobody, and its memory is bounded."""
+async def test_a_slow_listener_loses_its_oldest_events_and_is_told_which():
+    """How many of each kind, and their numbers; it delays nobody, and its memory is bounded."""
     inbox = Inbox(limit=2)
-    for n in range(5):
-        inbox.put({"n": n})
+    kinds = ["agent_started", "agent_thinking", "agent_thinking", "tool_executing", "agent_completed"]
+    events = [{"kind": kind, "sequence": number} for number, kind in enumerate(kinds, 1)]
+    for event in events:
+        inbox.put(event)
     assert (inbox.pending(), inbox.dropped) == (2, 3)
-    assert [await inbox.receive() for _ in range(3)] == [{"kind": "dropped", "count": 3}, {"n": 3}, {"n": 4}]
+    assert await inbox.receive() == {
+        "kind": "dropped",
+        "reason": "the listener was too slow",
+        "count": 3,
+        "kinds": {"agent_started": 1, "agent_thinking": 2},
+        "from": 1,
+        "to": 3,
+    }
+    assert [await inbox.receive() for _ in range(2)] == events[3:]
 
 
 async def test_a_slow_listener_takes_nothing_from_another_of_the_same_user():
@@ -134,6 +144,56 @@ async def test_a_batch_that_is_cancelled_loses_nothing():
     waiting.cancel()
     await asyncio.wait([waiting])
     assert [await inbox.receive() for _ in range(2)] == [{"n": 0}, {"n": 1}]
+
+
+async def test_a_batch_that_is_cancelled_when_there_is_no_room_any_more_loses_the_oldest_and_says_so():
+    """As ever; what came last is kept."""
+    inbox = Inbox(limit=2)
+    inbox.put({"kind": "x", "sequence": 1})
+    waiting = asyncio.create_task(inbox.receive_batch(10, 60))
+    await asyncio.sleep(0)
+    for number in (2, 3):
+        inbox.put({"kind": "x", "sequence": number})
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    notice, *kept = [await inbox.receive() for _ in range(3)]
+    assert (notice["count"], notice["from"], notice["to"], inbox.dropped) == (1, 1, 1, 1)
+    assert [event["sequence"] for event in kept] == [2, 3]
+
+
+async def test_a_notice_that_is_dropped_itself_is_part_of_the_next_one():
+    """Every event is counted once."""
+    inbox = Inbox(limit=1)
+    for number in (1, 2, 3):
+        inbox.put({"kind": "x", "sequence": number})
+    waiting = asyncio.create_task(inbox.receive_batch(10, 60))
+    await asyncio.sleep(0)
+    inbox.put({"kind": "y", "sequence": 4})
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    notice = await inbox.receive()
+    assert (notice["count"], notice["kinds"], notice["from"], notice["to"]) == (3, {"x": 3}, 1, 3)
+    assert (inbox.dropped, (await inbox.receive())["sequence"]) == (3, 4)
+
+
+async def test_who_gave_up_waiting_leaves_nothing_behind():
+    """An inbox on which somebody looks now and then does not grow."""
+    inbox = Inbox()
+    for _ in range(3):
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(inbox.receive(), 0.001)
+    assert inbox._waiting == []
+
+
+async def test_what_was_dropped_is_counted_for_all():
+    """Also of those who have left."""
+    connections = Connections(limit=1)
+    async with connections.connect("bob"):
+        async with connections.connect("alice"):
+            for user in ("alice", "alice", "alice", "bob", "bob"):
+                connections.dispatch(user, {"kind": "x"})
+            assert connections.dropped == 3
+        assert connections.dropped == 3
 
 
 async def test_after_closing_what_is_there_can_still_be_read():

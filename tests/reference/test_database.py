@@ -5,7 +5,9 @@ import gc
 from pathlib import Path
 
 import pytest
+from sqlalchemy import event, text
 
+from reference_impl import sqlite
 from reference_impl.database import Database
 
 pytestmark = pytest.mark.asyncio
@@ -206,3 +208,85 @@ async def test_a_session_that_outlives_its_database_says_so():
         late = database.session("alice")
     with pytest.raises(RuntimeError, match="await start"):
         await late.ping()
+
+
+# What a user can leave in a connection to SQLite, and what the next one would see of it.
+LEAVINGS = {
+    "a temporary table": ("CREATE TEMP TABLE secret AS SELECT 1", "SELECT count(*) FROM temp.sqlite_master", 0),
+    "a temporary view": ("CREATE TEMP VIEW secret AS SELECT 1", "SELECT count(*) FROM temp.sqlite_master", 0),
+    "another database": ("ATTACH ':memory:' AS secret", "SELECT count(*) FROM pragma_database_list", 1),
+    "a pragma": ("PRAGMA case_sensitive_like = 1", "SELECT 'A' LIKE 'a'", 1),
+}
+
+
+@pytest.mark.parametrize("what", LEAVINGS)
+async def test_what_a_user_leaves_in_a_connection_to_sqlite_is_gone_for_the_next(what):
+    """A rollback takes none of it away, so the file is opened anew."""
+    leave, look, expected = LEAVINGS[what]
+    async with Running(pool_size=1, max_overflow=0) as database:
+        async with database.session("alice") as session:
+            orm = await session.orm()
+            await orm.execute(text(leave))
+            await orm.commit()
+        async with database.session("bob") as session:
+            assert await (await session.orm()).scalar(text(look)) == expected
+        async with database.engine.connect() as connection:
+            await connection.execute(text(leave))
+            await connection.commit()
+        async with database.session("bob") as session:
+            assert await (await session.orm()).scalar(text(look)) == expected
+
+
+@pytest.mark.parametrize("what", LEAVINGS)
+async def test_without_that_it_would_be_there(what):
+    """Or the test above could not fail."""
+    leave, look, expected = LEAVINGS[what]
+    async with Running(pool_size=1, max_overflow=0) as database:
+        event.remove(database.engine.sync_engine, "reset", sqlite._reset)
+        async with database.engine.connect() as connection:
+            await connection.execute(text(leave))
+            await connection.commit()
+        async with database.engine.connect() as connection:
+            assert await connection.scalar(text(look)) != expected
+
+
+async def test_a_connection_to_sqlite_on_which_only_our_own_statements_ran_is_kept():
+    """They leave nothing in it."""
+    async with Running(pool_size=1, max_overflow=0) as database:
+        for _ in range(5):
+            async with database.session("alice") as session:
+                await session.save("x")
+                await session.load()
+        assert database.figures.created == 1
+
+
+async def test_what_sessions_and_statements_take_is_told(url):
+    """Each session once, when it gets a connection, and each use of it; and what could not be had."""
+    told = []
+
+    def record(name, seconds, *, error=None):
+        assert seconds > 0
+        told.append((name, error))
+
+    async with Running(url, record=record, pool_size=1, max_overflow=0) as database:
+        async with database.session("alice") as session:
+            await session.ping()
+            await session.ping()
+        assert told == [("database.session", None), ("database.query", None), ("database.query", None)]
+        told.clear()
+        async with database.session("alice") as holder:
+            await holder.ping()
+            told.clear()
+            waiting = asyncio.create_task(database.session("bob").load())
+            await asyncio.sleep(0.01)
+            waiting.cancel()
+            await asyncio.wait([waiting])
+        assert told == [("database.session", asyncio.CancelledError)]
+
+
+async def test_a_session_that_takes_its_connection_at_once_tells_of_it_too():
+    """It has no statement yet."""
+    told = []
+    running = Running(lazy=False, record=lambda name, seconds, error=None: told.append(name))
+    async with running as database, database.session("alice"):
+        assert told == ["database.session"]

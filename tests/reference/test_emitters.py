@@ -100,6 +100,17 @@ async def test_the_pool_grows_to_its_limit_and_then_waits_in_order(pool):
     assert (pool.figures.size, pool.figures.in_use) == (2, 0)
 
 
+async def test_what_was_returned_last_is_lent_first():
+    """It is the one that is still in the cache."""
+    pool = EmitterPool(lambda user, event: 1, ready=3, limit=3)
+    leases = [await pool.acquire(user) for user in ("a", "b", "c")]
+    returned = [leases[number]._emitter for number in (1, 0, 2)]
+    for number in (1, 0, 2):
+        pool.release(leases[number])
+    again = [await pool.acquire("e") for _ in range(3)]
+    assert [lease._emitter for lease in again] == list(reversed(returned))
+
+
 async def test_nobody_overtakes_those_who_wait(pool):
     """Not even when an emitter was returned in this very moment."""
     held = [await pool.acquire("a"), await pool.acquire("b")]
@@ -117,6 +128,7 @@ async def test_who_waits_too_long_is_told(pool):
     held = [await pool.acquire("a"), await pool.acquire("b")]
     with pytest.raises(PoolExhausted, match=r"all 2 emitters are in use; none was returned within 0\.05 s"):
         await pool.acquire("c")
+    assert list(pool._waiting) == []
     for lease in held:
         pool.release(lease)
     assert (pool.figures.in_use, pool.figures.waiting) == (0, 0)

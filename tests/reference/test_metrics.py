@@ -319,3 +319,16 @@ def test_counts_of_several_threads_are_exact_under_the_gil(hasty):
     assert (gone.count, gone.cancelled) == (30_001, 30_000)
     assert (metrics.counters["job", ()], metrics.counters["late", OVERFLOW_TAGS]) == (30_000, 30_000)
     assert metrics.overflowed == 30_000
+
+
+def test_what_was_not_drawn_is_noted_if_it_failed_or_took_too_long():
+    """It is told and kept, and not counted among the durations."""
+    metrics, told = Metrics(sample_rate=0.0), []
+    metrics.watch(lambda series: (0.01, lambda series, seconds: told.append((series.name, seconds))))
+    metrics.notice("job", 0.001)
+    metrics.notice("job", 0.5)
+    metrics.notice("job", 0.002, error=KeyError)
+    metrics.notice("job", 0.002, error=asyncio.CancelledError)
+    series = metrics.series("job")
+    assert (series.count, series.errors, series.cancelled, told) == (0, 1, 1, [("job", 0.5)])
+    assert [(detail.seconds, detail.error) for detail in metrics.details()] == [(0.5, ""), (0.002, "KeyError")]

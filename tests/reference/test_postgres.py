@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import socket
 import sys
 from contextvars import ContextVar
 from pathlib import Path
@@ -13,6 +14,7 @@ from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from pytest_isolation.phases.network import hold_back
 from reference_impl.database import Database, Note
 
 pytestmark = pytest.mark.asyncio
@@ -23,6 +25,7 @@ DRIVERS = ["postgresql+asyncpg", "postgresql+psycopg"]
 STATES = {
     "a setting": ("SET app.user_id = 'alice'", "SELECT coalesce(current_setting('app.user_id', true), '')", ""),
     "a role": ("SET ROLE pg_monitor", "SELECT current_user::text = session_user::text", True),
+    "an authorisation": ("SET SESSION AUTHORIZATION pg_monitor", "SELECT session_user::text = 'pg_monitor'", False),
     "a search path": ("SET search_path = pg_catalog", "SELECT current_setting('search_path')", '"$user", public'),
     "a time zone": ("SET TimeZone = 'Asia/Tokyo'", "SELECT current_setting('TimeZone') = 'Asia/Tokyo'", False),
     "a temporary table": (
@@ -364,3 +367,17 @@ async def driver_of(orm):
 def sockets():
     links = [file for file in Path("/proc/self/fd").iterdir() if file.is_symlink()]
     return sum(str(link.readlink()).startswith("socket") for link in links)
+
+
+async def test_psycopg_sends_again_after_the_network_was_slow(postgres_url):
+    """The plugin slows it down for those who come after a user who was cut; then it has to be as it was."""
+    async with await psycopg.AsyncConnection.connect(postgres_url, autocommit=True) as connection:
+        asking = asyncio.create_task(connection.execute("SELECT pg_sleep(0.01)"))
+        await asyncio.sleep(0)
+        let_go = hold_back(asyncio.get_running_loop())
+        await asking
+        let_go()
+        with socket.socket(fileno=connection.fileno()) as seen:
+            if cork := getattr(socket, "TCP_CORK", None):
+                assert seen.getsockopt(socket.IPPROTO_TCP, cork) == 0
+            seen.detach()

@@ -75,3 +75,18 @@ def test_a_copy_does_not_change():
     series.add(5.0)
     assert (copy.count, copy.errors, copy.cancelled) == (2, 2, 1)
     assert (copy.sum_s, copy.counts_up_to([0.1, 10.0])) == (pytest.approx(0.3), [1, 2])
+
+
+def test_what_is_recent_forgets_what_came_before_the_last_window():
+    """Counts do not: Prometheus adds them up by itself."""
+    series = filled([0.001] * 1000)
+    series.rotate()
+    for _ in range(10):
+        series.add(0.1)
+    assert (series.recent().count, series.recent().quantile(0.95)) == (1010, pytest.approx(0.001, rel=0.01))
+    series.rotate()
+    assert series.recent().count == 10
+    assert series.recent().quantile(0.5) == pytest.approx(0.1, rel=0.01)
+    assert (series.count, series.counts_up_to([0.001])) == (1010, [1000])
+    series.rotate()
+    assert series.recent().count == 0

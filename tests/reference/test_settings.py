@@ -4,6 +4,7 @@ from dataclasses import fields
 
 import pytest
 
+from reference_impl.__main__ import _settings
 from reference_impl.settings import BALANCED, PRESETS, Settings, from_environment, preset
 
 
@@ -47,6 +48,8 @@ def test_the_environment_picks_a_preset_and_changes_single_fields():
         ({"REFERENCE_SAMPLE_RATE": "2"}, "sample_rate is a share from 0 to 1, not 2.0"),
         ({"REFERENCE_EMITTERS_LIMIT": "3"}, "emitters_ready ≤ emitters_limit"),
         ({"REFERENCE_AGENTS_PER_USER": "0"}, "agents_per_user is at least 1, not 0"),
+        ({"REFERENCE_DATABASE_POOL_SIZE": "0"}, "database_pool_size is at least 1, not 0"),
+        ({"REFERENCE_DATABASE_MAX_OVERFLOW": "-1"}, "database_max_overflow is at least 0, not -1"),
         ({"REFERENCE_AGENT_TIMEOUT_S": "inf"}, "agent_timeout_s is a number of seconds > 0, not inf"),
     ],
 )
@@ -54,6 +57,15 @@ def test_what_is_impossible_is_refused_with_the_right_form(environment, said):
     """At the start, not at the four hundredth request."""
     with pytest.raises(ValueError, match=said.replace("(", r"\(")):
         from_environment(environment)
+
+
+def test_a_preset_of_the_command_line_leaves_the_other_variables_alone(monkeypatch):
+    """It takes the place of the environment's preset only."""
+    monkeypatch.setenv("REFERENCE_PRESET", "minimal")
+    monkeypatch.setenv("REFERENCE_INBOX_LIMIT", "7")
+    settings = _settings("maximum")
+    assert (settings.batch_events, settings.inbox_limit) == (True, 7)
+    assert not _settings(None).pool_emitters
 
 
 def test_presets_cannot_be_changed():

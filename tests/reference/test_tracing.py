@@ -7,7 +7,9 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from reference_impl import ReferenceBackend
 from reference_impl.metrics import Metrics
+from reference_impl.settings import Settings
 from reference_impl.tracing import trace_operations
 
 pytestmark = pytest.mark.asyncio
@@ -71,3 +73,21 @@ async def test_without_it_there_are_no_spans(exporter):
     with Metrics().timed_operation("api.request"):
         pass
     assert exporter.get_finished_spans() == ()
+
+
+async def test_a_backend_traces_if_its_settings_say_so(exporter):
+    """Each request's agent is a span, with what it calls inside it; without the setting there is none."""
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    for is_traced in (False, True):
+        backend = ReferenceBackend(Settings(trace_operations=is_traced))
+        if is_traced:
+            trace_operations(backend.metrics, provider)  # instead of the global one, which can be set only once
+        await backend.start()
+        try:
+            async with backend.request("alice") as request:
+                await (await request.agent("chat")).run("hi")
+        finally:
+            await backend.aclose()
+    [span] = exporter.get_finished_spans()
+    assert (span.name, dict(span.attributes)) == ("agent.run", {"agent": "ChatAgent"})
