@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from pytest_isolation.latency import baseline
-from pytest_isolation.latency.spans import Ledger
 from pytest_isolation.model import Regression, Result
 from pytest_isolation.reports.terminal import quantity, regression_text
 
@@ -35,15 +34,6 @@ class Baseline:
 
     def _path(self, name: str) -> Path:
         return self._folder / f"{name}.json"
-
-    @staticmethod
-    def measured(ledger: Ledger) -> dict[str, list[float]]:
-        """What a test measured without what the machine added, in plain values: it may be on its way from a worker."""
-        return {
-            span or "": [whole - added for whole, added in zip(samples, ledger.machine[span], strict=True)]
-            for span, samples in ledger.samples.items()
-            if samples
-        }
 
     def add(self, test: str, measured: dict[str, list[float]]) -> None:
         """Take what a test has measured."""

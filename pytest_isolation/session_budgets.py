@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import repeat
 from typing import Any
 
 from pytest_isolation.errors import SettingError
@@ -62,7 +63,6 @@ class Session:
         self._workers = workers
         self._spans = {budget.span for budget in budgets}
         self._ledger = Ledger(budgets, RULE)
-        self._knows_machine = True
         self._seconds = 0.0
 
     def measured(self, ledger: Ledger, seconds: float) -> dict[str, Any]:
@@ -72,14 +72,13 @@ class Session:
             ledger: the test's.
             seconds: how long the test was sampled.
         """
-        spans = {name: [ledger.samples[name], ledger.machine[name]] for name in ledger.entered if name in self._spans}
-        return {"seconds": seconds, "clock": ledger.clock.known, "workers": self._workers, "spans": spans}
+        spans = {name: [ledger.samples[name], ledger.machine_of(name)] for name in ledger.entered & self._spans}
+        return {"seconds": seconds, "workers": self._workers, "spans": spans}
 
     def add(self, measured: Mapping[str, Any]) -> None:
         """Take what a test has measured."""
         for name, (samples, machine) in measured["spans"].items():
-            self._knows_machine = self._knows_machine and measured["clock"]
-            for seconds, machine_s in zip(samples, machine, strict=True):
+            for seconds, machine_s in zip(samples, machine or repeat(None), strict=False):
                 self._ledger.add(seconds, name, machine_s)
         self._seconds += measured["seconds"]
         self._workers = max(self._workers, measured["workers"])
@@ -92,7 +91,7 @@ class Session:
             gate.verdict(
                 ledger.samples[gate.budget.span],
                 self._seconds,
-                ledger.machine[gate.budget.span] if self._knows_machine else None,
+                None if gate.budget.span in ledger.untold else ledger.machine[gate.budget.span],
             )
             for gate in ledger.gates
         )

@@ -61,12 +61,32 @@ def in_bursts(duty: float, length: float, seen: float) -> Draw:
     return draw
 
 
+def on_a_shared_core(rng: random.Random) -> Iterator[tuple[float, float]]:
+    """As it was recorded beside none to three busy processes: they take their slices of the core in turn with us.
+
+    With each of them there the core is a little slower too, and of what that costs the clock owns up to nine tenths.
+    """
+    neighbours, stay, left = 0, 0.0, 3.0
+    while True:
+        if stay <= 0:
+            neighbours, stay = rng.randrange(4), rng.uniform(100, 3000)
+        own = exp(rng.gauss(0, 0.3))
+        slowed = own * 0.15 * neighbours
+        left -= own + slowed
+        waited = 0.0
+        if left < 0:  # our slice is over
+            waited, left = 3.0 * neighbours * rng.uniform(0.7, 1.3), 3.0
+        stay -= own + slowed + waited
+        yield own + slowed + waited, waited + 0.9 * slowed
+
+
 MODELS: dict[str, tuple[Draw, Draw]] = {
     # Each with the operation alone, whose p95 is the true one.
     "lognormal σ 0.3": (lognormal(0.3), lognormal(0.3)),
     "lognormal σ 1.0": (lognormal(1.0), lognormal(1.0)),
     "2 % GC pauses": (with_pauses(0.02), with_pauses(0.02)),
     "visible bursts": (in_bursts(0.10, 60, 0.95), lognormal(0.3)),
+    "shared core": (on_a_shared_core, lognormal(0.3)),
     "hidden bursts": (in_bursts(0.03, 30, 0.0), lognormal(0.3)),
 }
 

@@ -253,9 +253,8 @@ class _Stretch:
 
     async def _due(self, due: float) -> Mark | None:
         """Wait for the moment; None if nothing is to begin any more."""
-        mark = self._clock.as_of(due)
         await anyio.sleep(max(0.0, due - perf_counter()))
         if not self._several.takes_more:
             return None
         self._lags.append(max(0.0, perf_counter() - due))
-        return mark
+        return self._clock.as_of(due)

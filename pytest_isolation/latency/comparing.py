@@ -16,21 +16,34 @@ from pytest_isolation.latency.paired import Pairs, turns
 from pytest_isolation.latency.sampler import Limits, in_own_task, nth_run, warm_up
 
 _MOST_PAIRS = 1000
+# Of short calls a pair takes the medians of several, for about this time: they scatter less than the calls do.
+_PAIR_S = 0.02
+_MOST_CALLS = 15
 
 
 def _course(pairs: Pairs, limits: Limits) -> Generator[bool, float, None]:
     """Whether it is the new one's turn; it is sent how long that took, and takes pairs of it until all is proven."""
+    shortest_s = _PAIR_S
     for _ in warm_up(limits):
-        yield False
-        yield True
+        first = yield False
+        second = yield True
+        shortest_s = min(shortest_s, max(first + second, _PAIR_S / _MOST_CALLS))
+    calls = int(_PAIR_S / shortest_s)
     gc.collect()
     deadline = perf_counter() + limits.seconds
-    for new_first in turns(min(_MOST_PAIRS, limits.samples // 2)):
+    old_s: list[float] = []
+    new_s: list[float] = []
+    for new_first in turns(min(_MOST_PAIRS, limits.samples // 2) * calls):
         first = yield new_first
         second = yield not new_first
-        pairs.add(*(second, first) if new_first else (first, second))
-        if pairs.is_slower or perf_counter() > deadline:
-            return
+        old_s.append(second if new_first else first)
+        new_s.append(first if new_first else second)
+        if len(old_s) == calls:
+            pairs.add_calls(old_s, new_s)
+            old_s.clear()
+            new_s.clear()
+            if pairs.is_slower or perf_counter() > deadline:
+                return
 
 
 def compare_sync(

@@ -91,31 +91,31 @@ class _Counts:
         self.dispersion.add(n, self.over - self._block)
         self._block = self.over
 
-    def log_evidence(self, test: ExceedanceTest, n: int) -> tuple[float, float]:
+    def deflated(self, n: int) -> tuple[float, float]:
+        """As many exceedances, in as many samples, as these are worth."""
         deflate = self.dispersion.factor if self.over else 1.0
-        return test.log_evidence(self.over / deflate, n / deflate)
+        return self.over / deflate, n / deflate
 
 
 class _Tally:
     """Counts one run of samples against one budget."""
 
-    __slots__ = ("_block_n", "_block_s", "_rule", "measured", "n", "own", "seconds")
+    __slots__ = ("_block_n", "_block_s", "_most_n", "_most_s", "_rule", "measured", "n", "own", "seconds")
 
     def __init__(self, rule: Rule) -> None:
         self._rule = rule
+        self._most_n, self._most_s = rule.block, rule.look_s
         self.measured, self.own = _Counts(), _Counts()
         self.n = self._block_n = 0
         self.seconds = self._block_s = 0.0
 
-    def add(self, seconds: float, exceeds: bool, own_exceeds: bool) -> bool:
+    def add(self, seconds: float) -> bool:
         """Count a sample; whether it is time for a look."""
         self.n += 1
-        self.measured.over += exceeds
-        self.own.over += own_exceeds
         self.seconds += seconds
         self._block_n += 1
         self._block_s += seconds
-        if self._block_n < self._rule.block and self._block_s < self._rule.look_s:
+        if self._block_n < self._most_n and self._block_s < self._most_s:
             return False
         self.measured.end_block(self._block_n)
         self.own.end_block(self._block_n)
@@ -142,12 +142,13 @@ class Gate:
     __slots__ = (
         "_confirm_cap",
         "_excluded",
+        "_first",
+        "_limit_s",
         "_rule",
         "_tally",
         "_test",
         "budget",
         "confirmed",
-        "log_e",
         "n",
         "over",
         "own_over",
@@ -156,11 +157,11 @@ class Gate:
 
     def __init__(self, budget: Budget, rule: Rule | None = None) -> None:
         self.budget = budget
+        self._limit_s = budget.limit_s
         self.state = State.OPEN
         self.n = self.over = self.own_over = self.confirmed = 0
-        self.log_e = (0.0, 0.0)
         self._rule = rule or Rule()
-        self._tally = _Tally(self._rule)
+        self._tally = self._first = _Tally(self._rule)
         self._test = None if budget.quantile == 1 else ExceedanceTest(budget.quantile)
         self._confirm_cap = 0
         self._excluded = False
@@ -182,13 +183,18 @@ class Gate:
             seconds: the latency as it was measured.
             machine_s: how much of it the machine added.
         """
-        exceeds, own_exceeds = seconds > self.budget.limit_s, seconds - machine_s > self.budget.limit_s
         self.n += 1
-        self.over += exceeds
-        self.own_over += own_exceeds
-        if self.state in (State.FAILED, State.UNCONFIRMED, State.SUSPECT):
+        own_exceeds, counts = False, self.state not in _UNCOUNTED
+        if seconds > self._limit_s:
+            own_exceeds = seconds - machine_s > self._limit_s
+            self.over += 1
+            self.own_over += own_exceeds
+            if counts:
+                self._tally.measured.over += 1
+                self._tally.own.over += own_exceeds
+        if not counts:
             return
-        look = self._tally.add(seconds, exceeds, own_exceeds)
+        look = self._tally.add(seconds)
         if self._test is None:
             self._look_at_max(own_exceeds)
         elif look:
@@ -202,18 +208,29 @@ class Gate:
 
     def _look(self, test: ExceedanceTest) -> None:
         tally, rule, confirming = self._tally, self._rule, self.state is State.CONFIRMING
-        over, own_within = tally.own.log_evidence(test, tally.n)
-        within = tally.measured.log_evidence(test, tally.n)[1] if tally.differs else own_within
-        if self.state is State.OPEN:
-            self.log_e = (over, within)
-        if tally.enough and over >= -log(rule.alpha_confirm if confirming else rule.alpha_over):
+        own = tally.own.deflated(tally.n)
+        if tally.enough and test.shows_over(*own, -log(rule.alpha_confirm if confirming else rule.alpha_over)):
             self._suspect_or_fail()
-        elif confirming and tally.n >= self._confirm_cap:
-            self.state = State.UNCONFIRMED
+        elif confirming:
+            if tally.n >= self._confirm_cap:
+                self.state = State.UNCONFIRMED
         elif self.state is State.OPEN and tally.n >= rule.least:
-            excluded = tally.differs and tally.n >= rule.least_excluding and own_within >= -log(rule.alpha_within)
-            if within >= -log(rule.alpha_within) or excluded:
-                self._pass(excluded=within < -log(rule.alpha_within))
+            self._look_within(test, own)
+
+    def _look_within(self, test: ExceedanceTest, own: tuple[float, float]) -> None:
+        tally, log_least = self._tally, -log(self._rule.alpha_within)
+        if test.shows_within(*(tally.measured.deflated(tally.n) if tally.differs else own), log_least):
+            self._pass(excluded=False)
+        elif tally.differs and tally.n >= self._rule.least_excluding and test.shows_within(*own, log_least):
+            self._pass(excluded=True)
+
+    def _evidence(self) -> tuple[float, float]:
+        """Of the first run: that the own part is over, and that what was measured is within; as logarithms."""
+        tally = self._first
+        if self._test is None or not tally.n:
+            return 0.0, 0.0
+        own, measured = tally.own.deflated(tally.n), tally.measured.deflated(tally.n)
+        return self._test.log_evidence(*own)[0], self._test.log_evidence(*measured)[1]
 
     def _look_at_max(self, own_exceeds: bool) -> None:
         if own_exceeds:
@@ -244,6 +261,7 @@ class Gate:
             seconds: how long the sampling took.
             machine_s: what the machine added to each of them; None where it does not say.
         """
+        log_over, log_within = self._evidence()
         return Verdict(
             budget=self.budget,
             outcome=Outcome.UNDECIDED if self._belied else _OUTCOMES.get(self.state, Outcome.UNDECIDED),
@@ -253,8 +271,8 @@ class Gate:
             seconds=seconds,
             estimates=estimates(samples_s, self.budget.quantile),
             reason=self._reason(),
-            log_e_over=self.log_e[0],
-            log_e_within=self.log_e[1],
+            log_e_over=log_over,
+            log_e_within=log_within,
             machine=None if machine_s is None else self._machine(samples_s, machine_s),
         )
 
@@ -295,6 +313,7 @@ class Gate:
 
 # Where the machine alone pushed more of the samples over than this, it is to blame for the doubt.
 _BUSY = 0.01
+_UNCOUNTED = (State.FAILED, State.UNCONFIRMED, State.SUSPECT)
 _OUTCOMES = {State.PASSED: Outcome.PASS, State.CONTENT: Outcome.PASS, State.FAILED: Outcome.FAIL}
 
 
@@ -308,9 +327,18 @@ class Step(Enum):
 
 def next_step(gates: Iterable[Gate]) -> Step:
     """What gates that are judged together want: one proven failure settles them all."""
-    states = [gate.state for gate in gates]
-    if State.FAILED in states:
-        return Step.STOP
-    if State.SUSPECT in states:
-        return Step.CONFIRM
-    return Step.SAMPLE if State.OPEN in states or State.CONFIRMING in states else Step.STOP
+    step = _STOP
+    for gate in gates:
+        state = gate.state
+        if state is _FAILED:
+            return _STOP
+        if state is _SUSPECT:
+            step = _CONFIRM
+        elif step is _STOP and state in _WANTING:
+            step = _SAMPLE
+    return step
+
+
+# This is asked before every sample, and before Python 3.12 a look at a member of an enumeration takes a function call.
+_STOP, _CONFIRM, _SAMPLE = Step.STOP, Step.CONFIRM, Step.SAMPLE
+_FAILED, _SUSPECT, _WANTING = State.FAILED, State.SUSPECT, (State.OPEN, State.CONFIRMING)

@@ -40,12 +40,43 @@ class ExceedanceTest:
             over: how many samples exceeded the budget; a fraction after deflation.
             n: how many there were.
         """
+        ratio = self._log_ratio(over, n)
+        return ratio + self._log_share_above(over, n), ratio + self._log_share_below(over, n)
+
+    def shows_over(self, over: float, n: float, log_least: float) -> bool:
+        """Whether the evidence that the quantile is over is as much as that; quick where it is not.
+
+        Args:
+            over: how many samples exceeded the budget.
+            n: how many there were.
+            log_least: natural logarithm of the evidence that is asked for, > 0.
+        """
+        # Of no more exceedances than are allowed no part of the mixture makes evidence; and it never is more than that
+        # of the whole mixture, not truncated to its side.
+        if over <= n * self.p0:
+            return False
+        ratio = self._log_ratio(over, n)
+        return ratio - self._log_mass_above >= log_least and ratio + self._log_share_above(over, n) >= log_least
+
+    def shows_within(self, over: float, n: float, log_least: float) -> bool:
+        """The same for the evidence that it is within."""
+        if over >= n * self.p0:
+            return False
+        ratio = self._log_ratio(over, n)
+        return ratio - self._log_mass_below >= log_least and ratio + self._log_share_below(over, n) >= log_least
+
+    def _log_ratio(self, over: float, n: float) -> float:
+        """The likelihood ratio of the whole mixture."""
         a, b = self._a + over, self._b + n - over
-        ratio = lgamma(a) + lgamma(b) - lgamma(a + b) - self._log_norm - over * self._log_p - (n - over) * self._log_q
-        return (
-            ratio + log_betainc(b, a, 1 - self.p0) - self._log_mass_above,
-            ratio + log_betainc(a, b, self.p0) - self._log_mass_below,
-        )
+        return lgamma(a) + lgamma(b) - lgamma(a + b) - self._log_norm - over * self._log_p - (n - over) * self._log_q
+
+    def _log_share_above(self, over: float, n: float) -> float:
+        """What of it comes from above the boundary, over what of the mixture lies there."""
+        return log_betainc(self._b + n - over, self._a + over, 1 - self.p0) - self._log_mass_above
+
+    def _log_share_below(self, over: float, n: float) -> float:
+        """What of it comes from below, likewise."""
+        return log_betainc(self._a + over, self._b + n - over, self.p0) - self._log_mass_below
 
 
 class Dispersion:

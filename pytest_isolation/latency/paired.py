@@ -4,8 +4,9 @@ Two test martingales (``evidence``), each with half of alpha:
 
 - in how many pairs the new one takes more than the tolerance longer. If it is no slower than that in the middle, that
   is at most every second pair (a sign test, valid at any time);
-- of the pairs that differ by more than 30 %, in how many the new one is the slower. If nothing has changed, that is a
-  fair coin; it sees what the first one cannot, four calls in a hundred that take three times as long.
+- of the calls that differ by more than 30 % from the tolerance, in how many the new one is the slower. If it is within
+  the tolerance, that is at most a fair coin; it sees what the first one cannot, four calls in a hundred that take three
+  times as long.
 
 Two runs at different times, or a stored baseline, carry the drift of the machine: a factor of two within a day was
 measured. Pairs that alternate (ABBA) do not.
@@ -13,7 +14,7 @@ measured. Pairs that alternate (ABBA) do not.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import log
 from statistics import median
 
@@ -34,12 +35,18 @@ class Pairs:
 
     Args:
         tolerance: how much longer it may take, as a share: 0.05 is 5 %.
+
+    Attributes:
+        calls: how many calls of each there are in a pair.
     """
 
     def __init__(self, tolerance: float) -> None:
         self.tolerance = tolerance
+        self.calls = 1
         self.slower = self.discordant = self.discordant_slower = 0
         self._ratios: list[float] = []
+        self._old_s: list[float] = []
+        self._new_s: list[float] = []
         self._test = ExceedanceTest(0.5)
 
     def __len__(self) -> int:
@@ -52,12 +59,25 @@ class Pairs:
             old_s: what the old one took, without what the machine added.
             new_s: what the new one took, likewise.
         """
-        ratio = max(new_s, 1e-9) / max(old_s, 1e-9)  # a clock may well stand still
-        self._ratios.append(ratio)
-        self.slower += ratio > 1 + self.tolerance
-        if not 1 / DISCORDANT <= ratio <= DISCORDANT:
-            self.discordant += 1
-            self.discordant_slower += ratio > 1
+        self.add_calls([old_s], [new_s])
+
+    def add_calls(self, old_s: Sequence[float], new_s: Sequence[float]) -> None:
+        """Take a pair of several calls each, of which the medians count; in their tails each counts for itself.
+
+        Args:
+            old_s: what calls of the old one took, without what the machine added.
+            new_s: what as many of the new one took, in turn with them.
+        """
+        old, new = median(old_s), median(new_s)
+        self._ratios.append(_ratio(old, new))
+        self._old_s.append(old)
+        self._new_s.append(new)
+        self.slower += self._ratios[-1] > 1 + self.tolerance
+        self.calls = len(old_s)
+        for ratio in (_ratio(old * (1 + self.tolerance), new) for old, new in zip(old_s, new_s, strict=True)):
+            if not 1 / DISCORDANT <= ratio <= DISCORDANT:
+                self.discordant += 1
+                self.discordant_slower += ratio > 1
 
     @property
     def is_slower(self) -> bool:
@@ -77,7 +97,7 @@ class Pairs:
         ):
             found.append(
                 f"in {self.discordant_slower} of the {self.discordant} pairs that differ by more than "
-                f"{(DISCORDANT - 1) * 100:.0f} %"
+                f"{(DISCORDANT - 1) * 100:.0f} %" + (", call by call" if self.calls > 1 else "")
             )
         return found
 
@@ -93,11 +113,14 @@ class Pairs:
             name=name,
             outcome=outcome,
             pairs=len(self),
+            old_s=median(self._old_s) if ordered else 0.0,
+            new_s=median(self._new_s) if ordered else 0.0,
             ratio=median(ordered) if ordered else 1.0,
             interval=quantile_bounds(ordered, 0.5) if ordered else Interval(0.0, float("inf")),
             tolerance=self.tolerance,
             slower=self.slower,
             reason=reason,
+            calls=self.calls,
         )
 
     def _outcome(self) -> tuple[Outcome, str]:
@@ -108,6 +131,10 @@ class Pairs:
         if self._test.log_evidence(self.slower, len(self))[1] >= -log(ALPHA_SAME):
             return Outcome.PASS, f"in {self.slower} of {len(self)} pairs by more than {self.tolerance * 100:g} %"
         return Outcome.UNDECIDED, f"too close to the tolerance to tell after {len(self)} pairs"
+
+
+def _ratio(old_s: float, new_s: float) -> float:
+    return max(new_s, 1e-9) / max(old_s, 1e-9)  # a clock may well stand still
 
 
 def turns(limit: int) -> Iterator[bool]:

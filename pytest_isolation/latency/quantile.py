@@ -115,24 +115,24 @@ def log_betainc(a: float, b: float, x: float) -> float:
 
 def _beta_fraction(a: float, b: float, x: float) -> float:
     """DLMF 8.17.22, evaluated by Lentz's method (Thompson & Barnett 1986)."""
-    tiny = 1e-300
-    c, d = 1.0, 1 / _away_from_zero(1 - (a + b) * x / (a + 1), tiny)
+    c, d = 1.0, 1 / (1 - (a + b) * x / (a + 1) or _TINY)
     value = d
     for m in range(1, 500):
-        for step in (
-            m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m)),
-            -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1)),
-        ):
-            d = 1 / _away_from_zero(1 + step * d, tiny)
-            c = _away_from_zero(1 + step / c, tiny)
-            value *= c * d
-        if abs(c * d - 1) < 1e-12:
+        twice = a + 2 * m
+        step = m * (b - m) * x / ((twice - 1) * twice)
+        d = 1 / (1 + step * d or _TINY)
+        c = 1 + step / c or _TINY
+        value *= c * d
+        step = -(a + m) * (a + b + m) * x / (twice * (twice + 1))
+        d = 1 / (1 + step * d or _TINY)
+        c = 1 + step / c or _TINY
+        value *= (turn := c * d)
+        if -1e-12 < turn - 1 < 1e-12:
             break
     return value
 
 
-def _away_from_zero(value: float, tiny: float) -> float:
-    return value if abs(value) > tiny else tiny
+_TINY = 1e-300  # in place of zero, by which nothing can be divided
 
 
 def _first(holds: Callable[[int], bool], low: int, high: int) -> int:

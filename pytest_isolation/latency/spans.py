@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from math import isfinite
 from threading import Lock
@@ -35,6 +35,7 @@ class Ledger:
         clock: the same.
         samples: seconds, by span.
         machine: what the machine added to each of them, in seconds.
+        untold: the spans of which some samples came without that, so that it is not known.
         raised: how often an entry of a span ended with an exception, which is no sample.
         gates: one for each budget.
         self_timed: the body recorded its own time (``Recorder.record``), so that the sampler does not.
@@ -58,15 +59,19 @@ class Ledger:
         """Forget every sample: what came before was warm-up."""
         self.samples: defaultdict[str | None, list[float]] = defaultdict(list)
         self.machine: defaultdict[str | None, list[float]] = defaultdict(list)
+        self.untold: set[str | None] = set()
         self.raised: Counter[str] = Counter()
         self.gates = [Gate(budget, self._rule) for budget in self._budgets]
         self._by_span: defaultdict[str | None, list[Gate]] = defaultdict(list)
         for gate in self.gates:
             self._by_span[gate.budget.span].append(gate)
 
-    def add(self, seconds: float, span: str | None = BODY, machine_s: float = 0.0) -> None:
-        """Take one sample of a span, or of the body, and what of it the machine added."""
+    def add(self, seconds: float, span: str | None = BODY, machine_s: float | None = None) -> None:
+        """Take one sample of a span, or of the body, and what of it the machine added; None where nobody knows."""
         with self._lock:  # spans end in threads too
+            if machine_s is None:
+                self.untold.add(span)
+                machine_s = 0.0
             self.samples[span].append(seconds)
             self.machine[span].append(machine_s)
             for gate in self._by_span.get(span, ()):
@@ -87,6 +92,14 @@ class Ledger:
         """How many samples the busiest budget has had."""
         return max((gate.n for gate in self.gates), default=0)
 
+    def net(self) -> dict[str, list[float]]:
+        """What was measured without what the machine added, in plain values; the body is the span ""."""
+        return {
+            span or "": [whole - added for whole, added in zip(samples, self.machine[span], strict=True)]
+            for span, samples in self.samples.items()
+            if samples
+        }
+
     def part(self, span: str | None) -> Ledger:
         """A ledger of its own for one span, with the same budgets; ``adopt`` brings it back."""
         return Ledger((budget for budget in self._budgets if budget.span == span), self._rule, self.clock)
@@ -95,9 +108,14 @@ class Ledger:
         """Take over what a part has measured: from now on the body is neither repeated nor timed."""
         self.measured.add(span)
         self.samples[span], self.machine[span] = part.samples[span], part.machine[span]
+        self.untold |= part.untold
         self.causes |= part.causes
         self.gates = [gate for gate in self.gates if gate.budget.span != span] + part.gates
         self._by_span[span] = part.gates
+
+    def machine_of(self, span: str | None) -> Sequence[float] | None:
+        """What the machine added to each sample of a span; None where that is not known."""
+        return self.machine[span] if self.clock.known and span not in self.untold else None
 
     @property
     def step(self) -> Step:
@@ -137,8 +155,7 @@ class Ledger:
 
     def _verdict(self, gate: Gate, seconds: float) -> Verdict:
         span = gate.budget.span
-        machine_s = self.machine.get(span, ()) if self.clock.known else None
-        verdict = gate.verdict(self.samples.get(span, ()), seconds, machine_s)
+        verdict = gate.verdict(self.samples.get(span, ()), seconds, self.machine_of(span))
         if verdict.outcome is Outcome.FAIL:
             verdict = replace(verdict, cause=self.causes.get(span))
         if self.arrivals is None or span in self.measured:
@@ -205,7 +222,7 @@ class Span:
         assert self._mark is not None
         mark, self._mark = self._mark, None
         if kind is None:
-            self._ledger.add(seconds, self._name, self._ledger.clock.lost_s(mark, seconds))
+            self._ledger.add(seconds, self._name, self._ledger.clock.lost_here_s(mark, seconds))
         else:
             self._ledger.raised[self._name] += 1
 

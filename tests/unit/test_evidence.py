@@ -1,6 +1,7 @@
 """Evidence is a martingale at the boundary, and bursts count as few facts."""
 
 import random
+from math import log
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,6 +30,14 @@ def test_evidence_is_never_on_both_sides(over, n, q):
     over = min(over, n)
     log_over, log_within = ExceedanceTest(q).log_evidence(over, n)
     assert min(log_over, log_within) < 0.7
+
+
+@given(st.floats(0, 400), st.floats(1, 400), st.sampled_from([0.5, 0.9, 0.95, 0.99]), st.sampled_from([1e-4, 1e-2]))
+def test_whether_it_is_enough_is_what_the_evidence_says(over, n, q, alpha):
+    """The short cuts take nothing away, and add nothing."""
+    over, test = min(over, n), ExceedanceTest(q)
+    shown = test.shows_over(over, n, -log(alpha)), test.shows_within(over, n, -log(alpha))
+    assert shown == tuple(evidence >= -log(alpha) for evidence in test.log_evidence(over, n))
 
 
 @given(st.integers(0, 200), st.integers(1, 200), st.sampled_from([0.5, 0.95, 0.99]))
