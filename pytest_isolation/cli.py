@@ -1,4 +1,4 @@
-"""The command ``isolation``, for what is no test run: a load test, and the reference backend."""
+"""The command ``isolation``, for what is no test run: load tests, profiles, reports, and the reference backend."""
 
 from __future__ import annotations
 
@@ -20,6 +20,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "load", help="put a backend under the load of many users (options: isolation load --help)", add_help=False
     )
     commands.add_parser(
+        "profile", help="time each stage of a backend (options: isolation profile --help)", add_help=False
+    )
+    commands.add_parser(
+        "explain", help="show what a JSON report says (options: isolation explain --help)", add_help=False
+    )
+    commands.add_parser(
         "serve", help="start the reference backend on 127.0.0.1:8000 (options: isolation serve --help)", add_help=False
     )
     chosen, rest = parser.parse_known_args(arguments)
@@ -27,6 +33,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from pytest_isolation import load_command
 
         sys.exit(load_command.main(rest))
+    if chosen.command == "profile":
+        from pytest_isolation import profile_command
+
+        sys.exit(profile_command.main(rest))
+    if chosen.command == "explain":
+        from pytest_isolation import explain_command
+
+        sys.exit(explain_command.main(rest))
     try:
         # By its name: the two packages know each other by their shapes alone.
         serve = importlib.import_module("reference_impl.__main__").main

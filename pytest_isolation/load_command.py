@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import re
 import secrets
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
-from pytest_isolation.backend import find_factory
+from pytest_isolation.command_line import check_save, find_modules, number, whole
 from pytest_isolation.errors import MisuseError, NothingMeasured
 from pytest_isolation.load import report
 from pytest_isolation.load.inside import BackendTarget
@@ -25,10 +21,10 @@ from pytest_isolation.load.outcome import Outcome
 from pytest_isolation.load.plan import MIX, Mix, Plan, parse_mix
 from pytest_isolation.load.progress import Progress
 from pytest_isolation.load.runner import Runner
+from pytest_isolation.load.served import running_server, served_app
 from pytest_isolation.load.target import Target
 
 _REFERENCE = "reference_impl:create_backend"
-_NAME = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 _INTERRUPTED = 128 + signal.SIGINT
 _EPILOG = """
 Ends with 0 if everything held, 1 if isolation, the target or the error rate failed or nothing was measured, 2 for
@@ -50,7 +46,7 @@ def main(arguments: Sequence[str], program: str = "isolation load") -> int:
     chosen = parser.parse_args(arguments)
     try:
         plan = _plan(chosen)
-        _check_save(chosen.save)
+        check_save(chosen.save)
         outcome = _perform(plan, _target(chosen))
     except MisuseError as error:
         parser.error(str(error))
@@ -83,20 +79,20 @@ def _parser(program: str) -> argparse.ArgumentParser:
     target.add_argument("--app", metavar="MOD:APP", help="an ASGI application, served on a free port of 127.0.0.1")
     target.add_argument("--url", metavar="URL", help="a server that runs already")
     add = parser.add_argument
-    add("--users", type=_whole(1), default=100, metavar="N", help="who are there all the time (%(default)s)")
-    add("--duration", type=_number(), default=60.0, metavar="S", help="of all phases, in seconds (%(default)g)")
-    add("--burst-users", type=_whole(0), metavar="N", help="who come besides, at once (twice --users); 0: no burst")
-    add("--burst-duration", type=_number(), metavar="S", help="how long they stay (a sixth of --duration)")
+    add("--users", type=whole(1), default=100, metavar="N", help="who are there all the time (%(default)s)")
+    add("--duration", type=number(), default=60.0, metavar="S", help="of all phases, in seconds (%(default)g)")
+    add("--burst-users", type=whole(0), metavar="N", help="who come besides, at once (twice --users); 0: no burst")
+    add("--burst-duration", type=number(), metavar="S", help="how long they stay (a sixth of --duration)")
     pace = parser.add_mutually_exclusive_group()
     pace.add_argument(
-        "--think-time", type=_number(), default=1000.0, metavar="MS", help="between requests of a user (%(default)g)"
+        "--think-time", type=number(), default=1000.0, metavar="MS", help="between requests of a user (%(default)g)"
     )
-    pace.add_argument("--rate", type=_number(), metavar="R", help="requests a second of all --users, instead of it")
+    pace.add_argument("--rate", type=number(), metavar="R", help="requests a second of all --users, instead of it")
     add("--mix", type=_mix, default=MIX, metavar="NAME=WEIGHT[,…]", help=f"of the last phase ({_shown(MIX)})")
-    add("--target-p95", type=_number(), default=50.0, metavar="MS", help="that has to hold (%(default)g)")
+    add("--target-p95", type=number(), default=50.0, metavar="MS", help="that has to hold (%(default)g)")
     add("--max-error-rate", type=_share, default=0.001, metavar="X", help="of each phase's attempts (%(default)g)")
-    add("--timeout", type=_number(), default=10.0, metavar="S", help="no answer by then is an error (%(default)g)")
-    add("--seed", type=_whole(0), metavar="N", help="of arrivals and secrets (picked anew)")
+    add("--timeout", type=number(), default=10.0, metavar="S", help="no answer by then is an error (%(default)g)")
+    add("--seed", type=whole(0), metavar="N", help="of arrivals and secrets (picked anew)")
     add("--token", metavar="MOD:FUNCTION", help="from a user's id to its bearer token, with --app and --url")
     add("--save", type=Path, metavar="PATH.json", help="write a report")
     return parser
@@ -124,46 +120,12 @@ def _target(chosen: argparse.Namespace) -> Target:
     Raises:
         MisuseError: it is not there, its name is no name, or a library is missing.
     """
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # as uvicorn and `python -m` find what lies in the folder
-    for option in ("backend", "app", "token"):
-        name = getattr(chosen, option)
-        if name is not None and not _NAME.fullmatch(name):
-            form = {"backend": "shop.backend:create", "app": "shop.app:app", "token": "shop.auth:token"}[option]
-            raise MisuseError(f"--{option} takes a module and a name in it, such as {form}, not {name!r}")
+    find_modules(backend=chosen.backend, app=chosen.app, token=chosen.token)
     if chosen.app is None and chosen.url is None:
         if chosen.token is not None:
             raise MisuseError("--token goes with --app or --url; a backend in this process takes the user's id itself")
         return BackendTarget(chosen.backend or _REFERENCE)
-    try:
-        from pytest_isolation.load import web
-
-        if chosen.app is not None:
-            import uvicorn  # noqa: F401 # needed by the child
-    except ImportError as error:
-        raise MisuseError(f"--app and --url need an extra: pip install 'pytest-isolation[load]' ({error})") from error
-    sign: Any = None if chosen.token is None else find_factory(chosen.token)
-    if chosen.app is not None:
-        return web.AppTarget(chosen.app, sign)
-    if not re.fullmatch(r"https?://[^/\s]+\S*", chosen.url):
-        raise MisuseError(f"--url takes the address of a server, such as http://127.0.0.1:8000, not {chosen.url!r}")
-    return web.UrlTarget(chosen.url, sign)
-
-
-def _check_save(path: Path | None) -> None:
-    """Notice before the load test that its report could not be written after it.
-
-    Raises:
-        MisuseError: it could not.
-    """
-    if path is None:
-        return
-    if path.suffix != ".json" or path.is_dir():
-        raise MisuseError(f"--save takes the path of a file that ends in .json, not {str(path)!r}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise MisuseError(f"--save {path}: {error}") from error
+    return served_app(chosen.app, chosen.token) if chosen.app is not None else running_server(chosen.url, chosen.token)
 
 
 def _perform(plan: Plan, target: Target) -> Outcome:
@@ -194,33 +156,6 @@ def _interruptible(runner: Runner) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-@dataclass(frozen=True, slots=True)
-class _Number:
-    """Reads a number of an option."""
-
-    kind: Callable[[str], float]
-    least: float
-    form: str
-    includes_least: bool
-
-    def __call__(self, text: str) -> Any:
-        try:
-            number = self.kind(text)
-        except ValueError:
-            number = float("nan")
-        if not isfinite(number) or number < self.least or (number == self.least and not self.includes_least):
-            raise argparse.ArgumentTypeError(f"it takes {self.form}, not {text!r}")
-        return number
-
-
-def _whole(least: int) -> _Number:
-    return _Number(int, least, f"a whole number ≥ {least}", includes_least=True)
-
-
-def _number() -> _Number:
-    return _Number(float, 0.0, "a number > 0", includes_least=False)
 
 
 def _share(text: str) -> float:

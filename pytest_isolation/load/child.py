@@ -11,6 +11,8 @@ import threading
 
 import uvicorn
 
+from pytest_isolation.targets.loopback import listening_socket
+
 
 class Server(uvicorn.Server):
     """Says when it is ready."""
@@ -32,7 +34,7 @@ def main(app: str) -> int:
     """Serve until standard input ends; the exit code."""
     config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=5)
     server = Server(config)
-    with socket.create_server(("127.0.0.1", 0), backlog=2048) as listening:
+    with listening_socket() as listening:
         threading.Thread(target=server.end_with_input, daemon=True).start()
         server.run(sockets=[listening])
     return 0 if server.started else 3

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 from dataclasses import dataclass
-from pathlib import Path
 
 from pytest_isolation.load.backlog import slope
+from pytest_isolation.resident import resident_bytes
 
 _LEAST_READINGS, _LEAST_REQUESTS = 20, 2000
 _SETTLING = 5  # a fifth of the readings: imports, pools and caches fill up first
@@ -71,17 +69,3 @@ class Memory:
         )
         first, last = self._readings[0][1], self._readings[-1][1]
         return Trend(first, last, growth if long_enough else None, requests, note)
-
-
-def resident_bytes(pid: int) -> int | None:
-    """The resident memory of a process; None where the system does not tell."""
-    try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, IndexError):
-        pass
-    try:
-        done = subprocess.run(["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, check=False)  # noqa: S603, S607
-        return int(done.stdout) * 1024
-    except (OSError, ValueError):
-        return None

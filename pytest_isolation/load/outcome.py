@@ -10,6 +10,7 @@ from pytest_isolation.load.memory import Trend
 from pytest_isolation.load.plan import Plan
 from pytest_isolation.load.tally import Leaks, PhaseTally
 from pytest_isolation.model import Estimate, Finding
+from pytest_isolation.reports.terminal import duration
 
 JUDGED = 0.95
 
@@ -21,6 +22,7 @@ class Word(StrEnum):
     """What is said of a line of the table."""
 
     PASS = "pass"
+    EXCLUDED = "pass, machine time excluded"
     FAIL = "fail"
     UNDECIDED = "undecided"
     TOO_FEW = "too few"
@@ -40,6 +42,9 @@ class Line:
         longest_s: of those that were answered.
         exact: all latencies were kept as they were; otherwise in bins of 1 %.
         verdict: about the p95.
+        machine: which share of the latencies the machine added; None where nobody knows.
+        at_once: how many of the attempts came at the same moment.
+        apart_s: the p95 of the others, without what the machine added; None where that says nothing else.
     """
 
     phase: str
@@ -50,6 +55,9 @@ class Line:
     longest_s: float
     exact: bool
     verdict: Word
+    machine: float | None
+    at_once: int
+    apart_s: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +136,7 @@ class Outcome:
         """Pass if something was proven and nothing complained of."""
         if self.complaints:
             return Word.FAIL
-        return Word.PASS if any(line.verdict is Word.PASS for line in self.lines) else Word.UNDECIDED
+        return Word.PASS if any(line.verdict in _KEPT for line in self.lines) else Word.UNDECIDED
 
     @property
     def complaints(self) -> list[str]:
@@ -144,7 +152,7 @@ class Outcome:
                     f"{phase.name}: {phase.errors} of {phase.attempts} attempts failed, "
                     f"more than {self.plan.max_error_rate:.3g}"
                 )
-        said += [f"{line.phase}, {line.operation}: p95 over target" for line in self.lines if line.verdict is Word.FAIL]
+        said += [_over(line) for line in self.lines if line.verdict is Word.FAIL]
         if not self.interrupted:
             said += self._nothing_measured
         return said
@@ -158,6 +166,21 @@ class Outcome:
         return empty
 
 
+_KEPT = (Word.PASS, Word.EXCLUDED)
+
+
+def _over(line: Line) -> str:
+    """What is said of a p95 over its target; who came all at once waited for one another."""
+    said = f"{line.phase}, {line.operation}: p95 over target"
+    if line.apart_s is None:
+        return said
+    share = 100 * line.at_once / line.attempts
+    return (
+        f"{said}; {line.at_once:,} of {line.attempts:,} attempts ({share:.2g} %) came at the same moment "
+        f"and waited for one another, and of the others p95 = {duration(line.apart_s)}"
+    )
+
+
 def conclude(
     target: str,
     plan: Plan,
@@ -167,6 +190,7 @@ def conclude(
     *,
     interrupted: bool = False,
     notes: Sequence[str] = (),
+    knows_machine: bool = False,
 ) -> Outcome:
     """Judge what was counted.
 
@@ -178,6 +202,7 @@ def conclude(
         memory: of the target.
         interrupted: it was stopped.
         notes: what a reader should know besides.
+        knows_machine: what the machine added was told from the rest.
     """
     phases = tuple(_course(plan, tally) for tally in tallies)
     notes = [*notes, *(_LATE.format(phase.name) for phase in phases if (phase.lag_p99_s or 0) > plan.target_s / 2)]
@@ -188,7 +213,7 @@ def conclude(
         lines=tuple(
             line
             for tally, phase in zip(tallies, phases, strict=True)
-            for line in _lines(plan, tally, overloaded=phase.overloaded)
+            for line in _lines(plan, tally, phase.overloaded, knows_machine)
         ),
         failures=tuple(
             Failures(tally.phase.name, kind, fault.count, fault.example)
@@ -222,9 +247,10 @@ def _course(plan: Plan, tally: PhaseTally) -> Course:
     )
 
 
-def _lines(plan: Plan, tally: PhaseTally, *, overloaded: bool) -> Iterable[Line]:
+def _lines(plan: Plan, tally: PhaseTally, overloaded: bool, knows_machine: bool) -> Iterable[Line]:
     for name, counted in tally.operations.items():
         estimates = () if overloaded else counted.latencies.estimates
+        apart = {e.quantile: e.value_s for e in counted.apart.estimates} if counted.at_once and not overloaded else {}
         yield Line(
             phase=tally.phase.name,
             operation=name.value,
@@ -233,15 +259,20 @@ def _lines(plan: Plan, tally: PhaseTally, *, overloaded: bool) -> Iterable[Line]
             estimates=estimates,
             longest_s=counted.latencies.longest_s,
             exact=counted.latencies.is_exact,
-            verdict=Word.OVERLOADED if overloaded else _verdict(estimates, plan.target_s),
+            verdict=Word.OVERLOADED if overloaded else _verdict(estimates, counted.own.estimates, plan.target_s),
+            machine=counted.machine_s / (counted.answered_s or 1.0) if knows_machine else None,
+            at_once=counted.at_once,
+            apart_s=apart.get(JUDGED),
         )
 
 
-def _verdict(estimates: Iterable[Estimate], target_s: float) -> Word:
-    """Over only if the whole interval is, within only if the whole interval is."""
-    for estimate in estimates:
+def _verdict(measured: Iterable[Estimate], own: Iterable[Estimate], target_s: float) -> Word:
+    """Over only if the whole interval of the own part is, within only if a whole interval is."""
+    for estimate, its_own in zip(measured, own, strict=False):  # of an overloaded phase nothing is estimated
         if estimate.quantile == JUDGED:
-            if estimate.interval.low > target_s:
+            if its_own.interval.low > target_s:
                 return Word.FAIL
-            return Word.PASS if estimate.interval.high <= target_s else Word.UNDECIDED
+            if estimate.interval.high <= target_s:
+                return Word.PASS
+            return Word.EXCLUDED if its_own.interval.high <= target_s else Word.UNDECIDED
     return Word.TOO_FEW

@@ -14,12 +14,13 @@ from pytest_isolation.load.outcome import Course, Line, Outcome, Word
 from pytest_isolation.load.samples import EXACT
 from pytest_isolation.model import Estimate, Interval
 from pytest_isolation.reports.json import environment
+from pytest_isolation.reports.table import aligned
 from pytest_isolation.reports.terminal import duration, finding_text
 
 VERSION = 1
 _SHOWN_FINDINGS = 3
 _MB, _KB = 1e6, 1e3
-_HEADING = ("phase", "operation", "attempts", "errors", "p50", "p95", "p99", "max", "target", "verdict")
+_HEADING = ("phase", "operation", "attempts", "errors", "p50", "p95", "p99", "max", "target", "machine", "verdict")
 
 
 def text(outcome: Outcome) -> str:
@@ -41,11 +42,8 @@ def verdict(outcome: Outcome) -> str:
     return "\n".join([f"{head}{outcome.verdict.upper()}{doubt}", *(f"  {reason}" for reason in outcome.complaints)])
 
 
-def _table(outcome: Outcome) -> Iterator[str]:
-    rows = [_HEADING, *(_row(line, outcome.plan.target_s) for line in outcome.lines)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADING))]
-    for row in rows:
-        yield "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+def _table(outcome: Outcome) -> list[str]:
+    return aligned([_HEADING, *(_row(line, outcome.plan.target_s) for line in outcome.lines)])
 
 
 def _row(line: Line, target_s: float) -> tuple[str, ...]:
@@ -58,6 +56,7 @@ def _row(line: Line, target_s: float) -> tuple[str, ...]:
         *(found.get(q, "–") for q in (0.5, 0.95, 0.99)),
         duration(line.longest_s) if line.longest_s else "–",
         f"p95 ≤ {duration(target_s)}",
+        _percent(line.machine) if line.machine is not None else "no clock",
         line.verdict.value,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from itertools import chain, pairwise
@@ -10,6 +11,7 @@ from random import Random
 from time import perf_counter
 
 from pytest_isolation.errors import NothingMeasured
+from pytest_isolation.latency.noise import Clock, MachineClock, NoClock
 from pytest_isolation.load.arrivals import Arrival, arrivals
 from pytest_isolation.load.memory import Memory
 from pytest_isolation.load.operations import ACTS, Visitor
@@ -64,6 +66,7 @@ class Runner:
         self._attempts = self._under_way = 0
         self._stopped_at: float | None = None
         self._notes: list[str] = []
+        self._clock: Clock = NoClock()
 
     def stop(self) -> None:
         """Let nobody else come; what is under way is waited for."""
@@ -82,6 +85,8 @@ class Runner:
         """
         try:
             await self._target.start()
+            # Of what another process waits for, the thread here knows nothing.
+            self._clock = MachineClock() if self._target.pid == os.getpid() else self._clock
             memory = None if self._target.pid is None else Memory(self._target.pid)
             watch = asyncio.create_task(self._watch(memory))
             try:
@@ -99,6 +104,7 @@ class Runner:
             None if memory is None else memory.trend,
             interrupted=self._stopped_at is not None,
             notes=self._notes,
+            knows_machine=self._clock.known,
         )
 
     async def _close(self) -> None:
@@ -213,7 +219,7 @@ class Runner:
             [user] = self._cast.users(1)
             visitor = place.visitor = Visitor(user, self._echo)
         visitor.heard_at = None
-        begun = perf_counter()
+        begun, mark = perf_counter(), self._clock.as_of(due)
         tally.lag.add(max(0.0, begun - max(due, place.free_at)))
         self._under_way += 1
         limit_s = self._plan.timeout_s + (_IDLE_S if operation is Operation.IDLE else 0.0)
@@ -222,7 +228,10 @@ class Runner:
         heard_at = now if error is not None else visitor.heard_at or now
         self._under_way -= 1
         self._attempts += 1
-        tally.operations[operation].take(heard_at - min(due, begun), error)
+        seconds = heard_at - min(due, begun)
+        # Who only listens was heard long ago: what the machine added since then is no part of it.
+        machine_s = 0.0 if operation is Operation.IDLE else self._clock.lost_s(mark, seconds)
+        tally.operations[operation].take(seconds, error, machine_s, at_once=due == tally.begun)
         tally.backlog.done(heard_at - tally.begun)
         run = hand_over(visitor.user, error)
         evidence = self._cast.evidence(f"{tally.phase.name}, {operation}, seed {self._plan.seed}", [run])

@@ -45,22 +45,42 @@ class Tally:
         attempts: how many ended, well or not.
         errors: how many of them failed.
         latencies: of all attempts, from when they were due; of one that failed it is infinite.
+        own: the same without what the machine added.
+        apart: the same of those only who did not come at the same moment as others.
+        answered_s: all latencies of those that did not fail together.
+        machine_s: what the machine added to them.
+        at_once: how many attempts came at the same moment.
     """
 
     attempts: int = 0
     errors: int = 0
     latencies: Samples = field(default_factory=Samples)
+    own: Samples = field(default_factory=Samples)
+    apart: Samples = field(default_factory=Samples)
+    answered_s: float = 0.0
+    machine_s: float = 0.0
+    at_once: int = 0
 
-    def take(self, seconds: float, error: BaseException | None) -> None:
+    def take(self, seconds: float, error: BaseException | None, machine_s: float = 0.0, at_once: bool = False) -> None:
         """Count an attempt.
 
         Args:
             seconds: from when it was due.
             error: what it failed by.
+            machine_s: what of it the machine added.
+            at_once: it came at the same moment as others.
         """
         self.attempts += 1
         self.errors += error is not None
+        self.at_once += at_once
         self.latencies.add(seconds if error is None else inf)
+        own_s = seconds - machine_s if error is None else inf
+        self.own.add(own_s)
+        if not at_once:
+            self.apart.add(own_s)
+        if error is None:
+            self.answered_s += seconds
+            self.machine_s += machine_s
 
 
 class PhaseTally:

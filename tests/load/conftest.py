@@ -1,12 +1,10 @@
 """Runs the command as a shell would."""
 
 import json
-import os
-import subprocess
 import sys
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -16,8 +14,6 @@ import pytest
 from pytest_isolation.cli import main
 
 SCHEMA = json.loads(files("pytest_isolation.reports").joinpath("schema/load-1.json").read_text())
-ROOT = Path(__file__).parents[2]
-COMMAND = (sys.executable, "-c", "import sys; from pytest_isolation.cli import main; main(sys.argv[1:])", "load")
 
 
 @dataclass
@@ -58,34 +54,9 @@ def load(capsys, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def started():
-    """Starts the command in a process of its own, and ends it in any case."""
-    processes = []
-
-    def start(*options):
-        process = subprocess.Popen(
-            [*COMMAND, *options],
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        processes.append(process)
-        return process
-
-    yield start
-    for process in processes:
-        process.kill()
-        process.communicate()
-
-
-def heard(process, word):
-    """Wait until a process says this on its standard error."""
-    for line in process.stderr:
-        if word in line:
-            return line
-    raise AssertionError(f"it ended without saying {word!r}")
+def started(command):
+    """Starts `isolation load` in a process of its own."""
+    return partial(command, "load")
 
 
 def children():

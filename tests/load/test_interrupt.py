@@ -3,7 +3,7 @@
 import json
 import signal
 
-from load.conftest import heard
+from commands import heard
 
 LONG = ("--duration", "200", "--users", "10", "--rate", "100", "--burst-users", "0", "--target-p95", "60000")
 

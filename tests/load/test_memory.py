@@ -5,8 +5,10 @@ import sys
 
 import pytest
 
+from pytest_isolation import resident
 from pytest_isolation.load import memory
-from pytest_isolation.load.memory import Memory, resident_bytes
+from pytest_isolation.load.memory import Memory
+from pytest_isolation.resident import resident_bytes
 
 
 def readings(monkeypatch, values):
@@ -30,7 +32,7 @@ def test_nobody_holds_nothing():
 @pytest.mark.skipif(sys.platform == "win32", reason="no ps")
 def test_without_proc_the_system_is_asked(monkeypatch):
     """As on macOS."""
-    monkeypatch.setattr(memory, "Path", lambda _name: (_ for _ in ()).throw(OSError))
+    monkeypatch.setattr(resident, "open", lambda *_: (_ for _ in ()).throw(OSError), raising=False)
     assert resident_bytes(os.getpid()) > 1_000_000
 
 

@@ -6,8 +6,9 @@ import time
 
 import psutil
 import pytest
+from commands import heard
 from e2e.conftest import SECRET, Process
-from load.conftest import children, heard
+from load.conftest import children
 
 TOKEN = ("--token", "load.shop:token")
 PATIENT = ("--max-error-rate", "0")
@@ -70,6 +71,7 @@ def test_nobody_at_the_address_is_noticed_before_the_load(load, monkeypatch):
     assert "connection lost: ConnectError" in ended.err
 
 
+@pytest.mark.soak
 def test_a_server_that_dies_meanwhile_is_so_many_lost_connections(started, server, monkeypatch):
     """Each of them an attempt that failed, and the load goes on."""
     monkeypatch.setenv("REFERENCE_TOKEN_SECRET", SECRET)
