@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate
 
 from pytest_isolation.model import Evidence, Finding, Kind, Observation, Run
@@ -14,8 +16,10 @@ from pytest_isolation.users.snapshot import snapshot
 from pytest_isolation.users.transcript import (
     NOBODY,
     Atom,
+    Leaf,
     Story,
     by_channel,
+    contrast,
     keys,
     labeller,
     leaves,
@@ -26,6 +30,8 @@ from pytest_isolation.users.transcript import (
 )
 
 # A list of texts, or of things with a text each: [0], [0].text
+_OFTEN_SEEN = 256
+_BEFORE = 40  # so much is shown before a secret
 _LAST_INDEX = re.compile(r"\[\d+\](?=[^\[\]]*$)")
 
 
@@ -58,20 +64,38 @@ def _sightings(run: Run) -> Iterator[_Sighting]:
     error = () if run.error is None else (Observation("exception", snapshot(run.error)),)
     for channel, observations in by_channel((*run.observations, *error)).items():
         for position, observation in enumerate(observations):
-            for leaf in leaves(observation.value):
+            found = leaves(observation.value)
+            places = {leaf.path for leaf in found} if observation.response is not None else set()
+            worth = canary.suspects([leaf.value for leaf in found])
+            for leaf in (leaf for index, leaf in enumerate(found) if index in worth):
                 text = canary.searchable(leaf.value)
                 for hit in canary.find(text) if text is not None else ():
                     yield _Sighting(channel, position, leaf.path, leaf.value, hit)
             for key, path in keys(observation.value).items():
-                for hit in canary.find(key):
+                for hit in _hits(key):
                     yield _Sighting(channel, position, path, key, hit)
-            yield from _in_pieces(channel, position, [observation], _LAST_INDEX)
+            for name, value in observation.response.headers if observation.response is not None else ():
+                if f"$.headers.{name}" not in places and f"$.headers[{name!r}]" not in places:  # left out of the story
+                    for hit in _hits(value):
+                        yield _Sighting(channel, position, f"$.headers[{name!r}]", value, hit)
+            yield from _in_pieces(channel, position, [found], _of_list)
         if len(observations) > 1:
-            yield from _in_pieces(channel, 0, observations)
+            yield from _in_pieces(channel, 0, [leaves(observation.value) for observation in observations])
+
+
+def _hits(text: str | bytes) -> Sequence[canary.Hit]:
+    if isinstance(text, str) and len(text) <= _OFTEN_SEEN and not _bears(text):
+        return ()
+    return canary.find(text)
+
+
+@lru_cache(maxsize=20_000)
+def _bears(text: str) -> bool:
+    return len(text) >= canary.SHORTEST and bool(canary.find(text))
 
 
 def _in_pieces(
-    channel: str, first: int, observations: Sequence[Observation], ignored: re.Pattern[str] | None = None
+    channel: str, first: int, observations: Sequence[Sequence[Leaf]], where: Callable[[str], str] = str
 ) -> Iterator[_Sighting]:
     """A canary that arrived in several pieces, as in a reply that is streamed word by word.
 
@@ -80,26 +104,31 @@ def _in_pieces(
     Args:
         channel: on which they came.
         first: the position of the first of them.
-        observations: in order.
-        ignored: of a place, so that pieces of one list stand together.
+        observations: their leaves, in order.
+        where: makes of a path the place where pieces stand together.
     """
     places: dict[tuple[str, type], list[tuple[int, str | bytes]]] = {}
-    for position, observation in enumerate(observations, first):
-        for leaf in leaves(observation.value):
+    for position, found in enumerate(observations, first):
+        for leaf in found:
             if isinstance(leaf.value, str | bytes):
-                where = ignored.sub("", leaf.path) if ignored else leaf.path
-                places.setdefault((where, type(leaf.value)), []).append((position, leaf.value))
+                places.setdefault((where(leaf.path), type(leaf.value)), []).append((position, leaf.value))
     for (path, _), chunks in places.items():
         if len(chunks) > 1:
             yield from _across_seams(channel, path, chunks)
+
+
+@lru_cache(maxsize=20_000)
+def _of_list(path: str) -> str:
+    """The same for all elements of a list."""
+    return _LAST_INDEX.sub("", path)
 
 
 def _across_seams(channel: str, path: str, chunks: Sequence[tuple[int, str | bytes]]) -> Iterator[_Sighting]:
     texts = [text if isinstance(text, str) else text.decode("latin-1") for _, text in chunks]
     joined, seams = "".join(texts), list(accumulate(map(len, texts)))
     for hit in canary.find(joined):
-        if any(hit.start < seam < hit.stop for seam in seams):
-            first = next(i for i, seam in enumerate(seams) if hit.start < seam)
+        first = bisect_right(seams, hit.start)
+        if first < len(seams) and seams[first] < hit.stop:  # what had to be unpacked may be longer
             yield _Sighting(channel, chunks[first][0], path, joined[hit.start : hit.stop], hit)
 
 
@@ -109,16 +138,28 @@ def _finding(evidence: Evidence, story: Story, run: Run, found: Sequence[_Sighti
     more = f", and at {len(found) - 1} more" if len(found) > 1 else ""
     label = labeller(evidence, run.number)
     where = place(run, first.channel, first.position, rename(first.path, label))
+    expected = story.of(run).expected(run.user, first.channel, first.position, first.path)
+    told = labeller(evidence, NOBODY)
+    expected, seen = _shown(expected, plainly(first.value, told), told(first.hit))
     return Finding(
         kind=Kind.LEAK,
         user=run.user,
         phase=evidence.phase,
         summary=f"{run.user} received {_whose(evidence, first.hit)}",
         channel=f"{where}{form}{more}",
-        expected=story.expected(run.user, first.channel, first.position, first.path),
-        seen=shorten(plainly(first.value, labeller(evidence, NOBODY))),
+        expected=expected,
+        seen=seen,
         replay=evidence.replay,
     )
+
+
+def _shown(expected: str, seen: str, secret: str) -> tuple[str, str]:
+    """What fits into a report of what a user sees alone and saw instead: the secret is in it."""
+    if expected:
+        expected, shown = contrast(expected, seen)
+        if secret in shown or secret not in seen:
+            return expected, shown
+    return shorten(expected), shorten(seen, start=max(0, seen.find(secret) - _BEFORE))
 
 
 def _whose(evidence: Evidence, hit: canary.Hit) -> str:

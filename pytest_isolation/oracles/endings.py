@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pytest_isolation.model import Evidence, Finding, Kind, Run
+from pytest_isolation.model import Confidence, Evidence, Finding, Kind, Run
 from pytest_isolation.users.transcript import Story, labeller, rename, shorten
 
 
@@ -28,4 +28,5 @@ def _finding(evidence: Evidence, run: Run, kind: Kind, summary: str, seen: str) 
         summary=f"{summary}, though the scenario ended well for those who were alone before",
         seen=seen,
         replay=evidence.replay,
+        confidence=Confidence.DIFFERENT,
     )

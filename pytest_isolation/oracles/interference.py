@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pytest_isolation.model import Evidence, Finding, Kind, Run
-from pytest_isolation.users.transcript import Difference, Story, place, shorten
+from pytest_isolation.model import Confidence, Evidence, Finding, Kind, Run
+from pytest_isolation.users.transcript import Difference, Story, contrast, place
 
 
 def departures(evidence: Evidence, story: Story) -> Iterator[Finding]:
@@ -25,6 +25,8 @@ def _finding(evidence: Evidence, story: Story, run: Run, first: Difference, more
         what = f"saw another {first.channel} than alone"
     else:  # a whole observation is missing, or there is one too many
         what = f"received one {first.channel} {'less' if first.seen is None else 'more'} than alone"
+    expected, seen = (story.address(text or "nothing", run.user) for text in (first.expected, first.seen))
+    expected, seen = contrast(expected, seen)
     where = place(run, first.channel, first.position, first.path)
     return Finding(
         kind=Kind.DIFFERENT,
@@ -32,7 +34,8 @@ def _finding(evidence: Evidence, story: Story, run: Run, first: Difference, more
         phase=evidence.phase,
         summary=f"{run.user} {what}",
         channel=where + (f", and at {more} more" if more else ""),
-        expected=story.address(shorten(first.expected or "nothing"), run.user),
-        seen=story.address(shorten(first.seen or "nothing"), run.user),
+        expected=expected,
+        seen=seen,
         replay=evidence.replay,
+        confidence=Confidence.DIFFERENT,
     )

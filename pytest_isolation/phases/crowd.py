@@ -15,6 +15,7 @@ import anyio
 
 from pytest_isolation.loops import from_signal, interruption_unwrapped, on_asyncio
 from pytest_isolation.model import Interval, Run
+from pytest_isolation.phases.writing import with_files
 from pytest_isolation.users.cast import User, run_of
 
 _SWITCH_INTERVAL_S = 1e-5
@@ -43,7 +44,7 @@ async def crowd(
     played: dict[User, Interval] = {}
     broken: list[BaseException] = []
     cancelled = anyio.get_cancelled_exc_class()
-    start, mark = perf_counter(), _mark(clock)
+    start, mark = perf_counter(), None if clock is None else clock.start()
 
     async def timed(user: User) -> None:
         begun = perf_counter()
@@ -71,14 +72,23 @@ async def crowd(
         async with anyio.create_task_group() as tasks:
             for index, user in enumerate(users):
                 due = start if rate is None else start + index / rate
-                if clock and rate is not None:
-                    mark = clock.as_of(due)
                 if (early := due - perf_counter()) > 0:
                     await anyio.sleep(early)
+                if clock and rate is not None:
+                    mark = clock.as_of(due)
                 tasks.start_soon(play, user, due, mark)
     if broken:
         raise broken[0]
-    return [runs.get(user) or run_of(user, None, False, perf_counter() - start) for user in users]
+    played_s = perf_counter() - start
+    return [with_files(user, runs.get(user) or run_of(user, None, False, played_s)) for user in users]
+
+
+def forget_frames(run: Run) -> None:
+    """Let go of what a user's functions had in their variables when it was cut; nobody is shown that traceback."""
+    error = run.error
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__context__
 
 
 def most_at_once(runs: Iterable[Run]) -> int:
@@ -141,7 +151,8 @@ def crowd_in_threads(
         A run for each user, timed from the moment at which all of them were let go.
     """
     if len(users) == 1:
-        return [contextvars.copy_context().run(_play_here, scenario, users[0], perf_counter(), clock)]
+        run = contextvars.copy_context().run(_play_here, scenario, users[0], perf_counter(), clock)
+        return [with_files(users[0], run)]
     runs: dict[User, Run] = {}
     let_go: list[float] = []
     barrier = threading.Barrier(len(users), action=lambda: let_go.append(perf_counter()))
@@ -175,11 +186,11 @@ def crowd_in_threads(
         raise
     finally:
         sys.setswitchinterval(before)
-    return [runs.get(user) or run_of(user, None, False, limit_s) for user in users]
+    return [with_files(user, runs.get(user) or run_of(user, None, False, limit_s)) for user in users]
 
 
 def _play_here(scenario: Callable[[User], object], user: User, due: float, clock: Clock | None) -> Run:
-    mark = _mark(clock)
+    mark = None if clock is None else clock.as_of(due)
     begun, error = perf_counter(), None
     try:
         scenario(user)
@@ -191,10 +202,6 @@ def _play_here(scenario: Callable[[User], object], user: User, due: float, clock
         error = raised
     ended = perf_counter()
     return run_of(user, error, True, ended - due, Interval(begun, ended), _lost_s(clock, mark, ended - due))
-
-
-def _mark(clock: Clock | None) -> Any:
-    return None if clock is None else clock.start()
 
 
 def _lost_s(clock: Clock | None, mark: Any, seconds: float) -> float:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import base64
 import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator, Sequence
 from typing import NamedTuple
 from urllib.parse import unquote
 
@@ -35,6 +35,7 @@ _HEAD = len(PREFIX) + 4 + 4 + 3
 _LONGEST = _HEAD + 1 + NAME_LENGTH + 2
 _NUMBER_LENGTH = 15
 SHORTEST = _NUMBER_LENGTH
+_NEVER = (bool, type(None))
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
@@ -141,6 +142,21 @@ def fits(name: str, rest: str) -> bool:
 def may_hold(text: str) -> bool:
     """A text so short that it seldom is worth a search, such as a path: whether it is."""
     return len(text) >= SHORTEST and bool(find(text))
+
+
+def suspects(values: Sequence[object]) -> Container[int]:
+    """The indexes of those of many plain values that are worth a search each; all others are searched in one go."""
+    some, rest = set(), []
+    for index, value in enumerate(values):
+        if type(value) in _NEVER:
+            continue
+        text = value if type(value) is str else searchable(value)
+        if isinstance(text, bytes) or (text is not None and PREFIX in text):
+            some.add(index)
+        elif text is not None:
+            rest.append(text)
+    # No form of a canary goes across the end of a line, apart from base64 that is broken into lines.
+    return range(len(values)) if find("\n".join(rest)) else some
 
 
 def find(value: str | bytes) -> list[Hit]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from typing import TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any, Protocol, TypeVar
 
 from pytest_isolation.errors import MisuseError
 from pytest_isolation.model import NEVER, Evidence, Interval, Observation, Run, Share
 from pytest_isolation.users import canary
-from pytest_isolation.users.snapshot import snapshot
+from pytest_isolation.users.snapshot import snapshot, unordered
+from pytest_isolation.users.tracked import Tracked
 
 T = TypeVar("T")
 
@@ -23,13 +25,18 @@ class User:
         anonymous: True for a user without credentials.
     """
 
-    __slots__ = ("_cast", "_is_told", "_label", "_number", "_observations", "_secrets", "anonymous", "index")
+    __slots__ = (
+        *("_cast", "_is_told", "_key", "_label", "_number", "_observations", "_overheard", "_secrets"),
+        *("anonymous", "index"),
+    )
 
     def __init__(self, cast: Cast, number: int, index: int, label: str) -> None:
         self._cast = cast
+        self._key = cast.key
         self._number = number
         self._label = label
         self._observations: list[Observation] = []
+        self._overheard: list[Observation] = []
         self._is_told = False
         self._secrets: dict[str, str] = {}
         self.index = index
@@ -53,7 +60,9 @@ class User:
             raise MisuseError(f"a secret's name is a str, not {name!r}: user.secret('note')")
         text = self._secrets.get(name)
         if text is None:
-            text = self._secrets[name] = canary.mint(self._cast.key, self._number, self._cast.slug_of(name))
+            text = self._secrets[name] = canary.mint(
+                self._cast.key if name == "id" else self._key, self._number, self._cast.slug_of(name)
+            )
         return text
 
     def number(self, name: str = "number") -> int:
@@ -68,16 +77,17 @@ class User:
         if not isinstance(name, str):
             raise MisuseError(f"a number's name is a str, not {name!r}: user.number('amount')")
         try:
-            return canary.mint_number(self._cast.key, self._number, self._cast.code_of(name))
+            return canary.mint_number(self._key, self._number, self._cast.code_of(name))
         except ValueError as error:
             raise MisuseError(f"{self._label}.number({name!r}): {error}; user.secret(…) has room for more") from None
 
-    def observe(self, value: T, channel: str = "response") -> T:
+    def observe(self, value: T, channel: str = "response", *, ordered: bool = True) -> T:
         """Say that this user saw something; it is copied now and judged when the phase has ended.
 
         Args:
             value: what was seen: a text, bytes, a structure of them, an object, an exception.
             channel: where it came from.
+            ordered: False if the order of lists in it means nothing, as of rows that nobody sorted.
 
         Returns:
             The value.
@@ -87,12 +97,59 @@ class User:
         """
         if not isinstance(channel, str):
             raise MisuseError(f"a channel is named by a text: user.observe(value, 'websocket'), not {channel!r}")
-        observation = Observation(channel, snapshot(value))
-        if self._is_told:  # a listener that outlived the run, or a fixture that is torn down
-            self._cast.late.append((self, observation))
-        else:
-            self._observations.append(observation)
+        seen = snapshot(value)
+        keep(self, Observation(channel, seen if ordered else unordered(seen)))
         return value
+
+    def track(self, thing: T) -> T:
+        """Hand over what belongs to this user's run: when the run has ended, nothing may keep it alive.
+
+        It is referred to weakly, so that tracking itself keeps nothing.
+
+        Args:
+            thing: a context, a session, a message: any object that can be referred to weakly.
+
+        Returns:
+            The object.
+
+        Raises:
+            MisuseError: it cannot be referred to weakly.
+        """
+        self._cast.tracked.add(self._number, thing)
+        return thing
+
+    @property
+    def http(self) -> Any:
+        """An HTTP client of this user's own, which observes what it receives: ``await user.http.get("/notes")``.
+
+        It is an ``httpx.AsyncClient`` in async code and an ``httpx.Client`` in sync code.
+
+        Raises:
+            MisuseError: there is no application (fixture ``isolation_app``), or a library is missing.
+        """
+        return self._target.http(self)
+
+    def websocket(self, path: str, **options: Any) -> Any:
+        """Connect to a WebSocket, every message of which is observed: ``async with user.websocket("/ws") as socket``.
+
+        Args:
+            path: at which the application listens.
+            options: of ``websockets.connect``, such as ``subprotocols=["chat"]``.
+
+        Raises:
+            MisuseError: there is no application (fixture ``isolation_app``), or a library is missing.
+        """
+        return self._target.websocket(self, path, options)
+
+    @property
+    def _target(self) -> Target:
+        if self._cast.target is None:
+            raise MisuseError(f"{self._label} has no application to talk to: take the fixture `user` or `users`")
+        return self._cast.target
+
+    def name_of(self, hit: canary.Hit) -> str:
+        """What a canary was called when it was planted, by this user or another."""
+        return self._cast.names.get(hit.name, hit.name or "secret")
 
     def share(self, name: str = "secret", *others: User) -> None:
         """Declare that others may see a secret of this user: it is then no leak.
@@ -115,6 +172,28 @@ class User:
             self._cast.shares.add(Share(self._number, name, viewer._number if viewer else None))
 
 
+class Visit(Protocol):
+    """The time for which a user's connections are open: ``with`` in sync code, ``async with`` in async code."""
+
+    def __enter__(self) -> None: ...
+    def __exit__(self, *error: object) -> None: ...
+    async def __aenter__(self) -> None: ...
+    async def __aexit__(self, *error: object) -> None: ...
+
+
+class Target(Protocol):
+    """The application under test, and the clients with which users reach it (``targets.clients``)."""
+
+    def http(self, user: User) -> Any:
+        """A user's HTTP client."""
+
+    def websocket(self, user: User, path: str, options: Mapping[str, Any]) -> Any:
+        """A context manager that connects a user's WebSocket."""
+
+    def visit(self, user: User | None) -> Visit:
+        """The time for which a user's connections are open; nobody means everybody's."""
+
+
 class Cast:
     """The users of one test.
 
@@ -125,12 +204,18 @@ class Cast:
 
     Attributes:
         late: what users observed after it was told what came of their run.
+        target: what they talk to over sockets; None if there is nothing of the kind.
+        anonymous: which share of a crowd has no credentials, from 0 to 1.
+        tracked: what users handed over that must go when their runs have ended.
     """
 
     def __init__(self, seed: int, test: str, take: int = 0) -> None:
         self.key = canary.encode_key(zlib.crc32(f"{seed}:{test}:{take}".encode()))
         self.shares: set[Share] = set()
         self.late: list[tuple[User, Observation]] = []
+        self.target: Target | None = None
+        self.anonymous = 0.0
+        self.tracked = Tracked()
         self._labels: dict[int, str] = {}
         self._made: Counter[str] = Counter()
         self._slugs: dict[str, str] = {}
@@ -151,9 +236,34 @@ class Cast:
             raise MisuseError(f"one test can have {canary.OWNERS:,} users, not {first + count:,}")
         width = max(2, len(str(before + count - 1)))
         new = [User(self, first + i, i, f"{stem}-{before + i:0{width}d}") for i in range(count)]
+        for one in _spread(new, self.anonymous, stem):
+            one.anonymous = True
         self._made[stem] += count
         self._labels.update((user._number, user._label) for user in new)
         return new
+
+    def again(self, user: User) -> User:
+        """The same user, who has seen nothing yet: the same number, label and secrets."""
+        new = User(self, user._number, user.index, user._label)
+        new.anonymous = user.anonymous
+        new._secrets = user._secrets
+        return new
+
+    def varied(self, user: User, variant: int) -> User:
+        """The same user with other secrets and numbers, of the same length; its id stays.
+
+        Args:
+            user: whom.
+            variant: which other ones.
+        """
+        new = self.again(user)
+        new._secrets = {}
+        new._key = canary.encode_key(zlib.crc32(f"{self.key}:{variant}".encode()))
+        return new
+
+    def visit(self, user: User | None = None) -> Visit:
+        """Around a run of a user: its connections are closed at the end; around a test, those that are left."""
+        return nullcontext() if self.target is None else self.target.visit(user)
 
     def evidence(self, phase: str, runs: Iterable[Run], replay: str = "") -> Evidence:
         """What a phase left behind, ready for the oracles."""
@@ -221,6 +331,16 @@ def is_shared(evidence: Evidence, number: int, hit: canary.Hit) -> bool:
     )
 
 
+def _spread(users: Sequence[User], share: float, stem: str) -> Iterable[User]:
+    """Who is anonymous: as many as asked for and one at least, evenly spread; of those who play alone every other."""
+    if share in (0.0, 1.0):
+        return users if share else ()
+    if stem == "solo":
+        return users[1::2]
+    number = max(1, round(len(users) * share)) if len(users) > 1 else 0
+    return [users[(i + 1) * len(users) // number - 1] for i in range(number)]
+
+
 def run_of(
     user: User,
     error: BaseException | None = None,
@@ -240,7 +360,33 @@ def run_of(
         machine_s: how much of the seconds the machine added.
     """
     user._is_told = True
-    return Run(user._label, user._number, tuple(user._observations), error, ended, seconds, played, machine_s)
+    seen, overheard = tuple(user._observations), tuple(user._overheard)
+    return Run(user._label, user._number, seen, error, ended, seconds, played, machine_s, user.anonymous, overheard)
+
+
+def keep(user: User, observation: Observation) -> None:
+    """Keep what a user saw.
+
+    Args:
+        user: who saw it.
+        observation: a copy of it.
+    """
+    if user._is_told:  # a listener that outlived the run, or a fixture that is torn down
+        user._cast.late.append((user, observation))
+    else:
+        user._observations.append(observation)
+
+
+def overhear(user: User, channel: str, value: object) -> None:
+    """Keep what was logged, warned of or printed during a user's work.
+
+    Args:
+        user: who was at work; after its run, what it started may work for anybody, and is not listened to.
+        channel: where it came from.
+        value: plain values that nobody else can change.
+    """
+    if not user._is_told:
+        user._overheard.append(Observation(channel, value))
 
 
 def hand_over(user: User, error: BaseException | None = None) -> Run:
@@ -252,5 +398,6 @@ def hand_over(user: User, error: BaseException | None = None) -> Run:
     """
     run = run_of(user, error)
     user._observations.clear()
+    user._overheard.clear()
     user._is_told = False
     return run

@@ -12,6 +12,8 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 from pytest_isolation.model import Evidence, Observation, Run
 from pytest_isolation.users import canary
@@ -38,6 +40,7 @@ _VOLATILE = re.compile(
     r"|\b1[6-9]\d{8}(?:\d{3}){0,3}(?:\.\d+)?\b)"
     r"|(?P<address>\b0x[0-9a-f]{6,}\b)"
 )
+_MAYBE_VOLATILE = re.compile(r"[0-9](?:[0-9](?::[0-9]|[0-9]{2}(?:[-/][0-9]|[0-9]{4}))|x)")
 # What stands under such a name says how long something took.
 _DURATION = re.compile(
     r"(?:^|[._\-'])(?:took|elapsed|duration|latency|uptime|runtime|process(?:ing)?[_-]?time|response[_-]?time|server-timing|age)"
@@ -46,39 +49,53 @@ _DURATION = re.compile(
 )
 _FIGURE = re.compile(r"\d+(?:\.\d+)?(?:[eE][+-]?\d+)?")
 _WORD = re.compile(r"[\w.:+-]+|[^\w.:+-]+")
+_NUMBERS = (int, float, bool, type(None))
+_OPENING = frozenset({"{", "[", b"{", b"["})
+_OFTEN_SEEN = 256
+_FIRST_TIME = 10**9  # since 1970, in seconds; smaller numbers are none
 _TOKEN = 12  # a varying word of this length is one that was made at random
 _INDEX = re.compile(r"\[\d+\]")
+_BEFORE = 40  # so much is shown before a difference
 
 
-@dataclass(frozen=True, slots=True)
-class Leaf:
+class Leaf(NamedTuple):
     """One plain value inside an observation, and where it stands (``$.messages[2].text``)."""
 
     path: str
     value: Atom
 
 
-def leaves(value: object, path: str = "$") -> Iterator[Leaf]:
+def leaves(value: object, path: str = "$") -> list[Leaf]:
     """The plain values inside a snapshot; a text that is JSON is taken apart too.
 
     Args:
         value: from ``snapshot``.
         path: where it stands.
     """
+    found: list[Leaf] = []
+    _collect(value, path, found)
+    return found
+
+
+def _collect(value: object, path: str, found: list[Leaf]) -> None:
     if isinstance(value, dict):
         for key, part in value.items():
-            yield from leaves(part, _below(path, key))
+            if type(part) in _NUMBERS or (type(part) is str and part[:1] not in _OPENING):  # most are, and need no call
+                found.append(Leaf(_below(path, key), part))
+            else:
+                _collect(part, _below(path, key), found)
     elif isinstance(value, list):
+        is_bag = isinstance(value, Bag)
         for index, part in enumerate(value):
-            yield from leaves(part, f"{path}[*]" if isinstance(value, Bag) else f"{path}[{index}]")
-    elif isinstance(value, str | bytes) and (parsed := _parse_json(value)) is not None:
-        yield from leaves(parsed, path)
+            _collect(part, f"{path}[*]" if is_bag else f"{path}[{index}]", found)
+    elif isinstance(value, str | bytes) and (parsed := parse_json(value)) is not None:
+        _collect(parsed, path, found)
         return
     else:
-        yield Leaf(path, value)  # type: ignore[arg-type]
+        found.append(Leaf(path, value))  # type: ignore[arg-type]
         return
     if not value:
-        yield Leaf(path, f"<empty {'mapping' if isinstance(value, dict) else 'list'}>")
+        found.append(Leaf(path, f"<empty {'mapping' if isinstance(value, dict) else 'list'}>"))
 
 
 def keys(value: object) -> Mapping[str, str]:
@@ -90,13 +107,16 @@ def keys(value: object) -> Mapping[str, str]:
 
 def _collect_keys(value: object, path: str, found: dict[str, str]) -> None:
     if isinstance(value, str | bytes):
-        value = _parse_json(value)
+        if value[:1] not in _OPENING:
+            return
+        value = parse_json(value)
     if isinstance(value, dict):
         for key, part in value.items():
             below = _below(path, key)
             if len(key) >= canary.SHORTEST:
                 found.setdefault(key, below)
-            _collect_keys(part, below, found)
+            if type(part) not in _NUMBERS:
+                _collect_keys(part, below, found)
     elif isinstance(value, list):
         for index, part in enumerate(value):
             _collect_keys(part, f"{path}[{index}]", found)
@@ -106,9 +126,9 @@ def _below(path: str, key: str) -> str:
     return f"{path}.{key}" if key.isidentifier() else f"{path}[{key!r}]"
 
 
-def _parse_json(value: str | bytes) -> object:
+def parse_json(value: str | bytes) -> object:
     """The structure behind a JSON text, None if it is none."""
-    if value[:1] not in ("{", "[", b"{", b"["):
+    if value[:1] not in _OPENING:
         return None
     try:
         return json.loads(value, object_pairs_hook=_all_pairs)
@@ -158,17 +178,52 @@ def labeller(evidence: Evidence, number: int) -> Callable[[canary.Hit], str]:
 
 def plainly(value: Atom, label: Callable[[canary.Hit], str]) -> str:
     """One plain value as a line of the story: names changed, times and addresses left out."""
-    if isinstance(value, str | bytes):
-        text = rename(value, label)
-    else:
-        number = canary.searchable(value)
-        text = _repr(value) if number is None else rename(number, label)
+    if isinstance(value, str) and len(value) <= _OFTEN_SEEN and (line := _bare(value)) is not None:
+        return line
+    return _written(value, label)
+
+
+@lru_cache(maxsize=20_000)
+def _bare(text: str) -> str | None:
+    """The line of a text without canaries, None for one with: all users see mostly the same."""
+    return None if canary.find(text) else _written(text, lambda _: "")
+
+
+def _written(value: Atom, label: Callable[[canary.Hit], str]) -> str:
+    text = value if isinstance(value, str | bytes) else canary.searchable(value)
+    return _stable(_repr(value) if text is None else rename(text, label))
+
+
+def _readable(value: Atom) -> str:
+    """A value without canaries, as ``rename`` would have it."""
+    return value.replace("\0", "") if isinstance(value, str) else str(canary.searchable(value) or _repr(value))
+
+
+def _line(value: Atom) -> str:
+    """The line of a value without canaries."""
+    if isinstance(value, int | float) and -_FIRST_TIME < value < _FIRST_TIME:
+        return repr(value)
+    return _stable(_readable(value))
+
+
+def _stable(text: str) -> str:
+    """A text without times and addresses."""
+    if _MAYBE_VOLATILE.search(text) is None:  # a twentieth of the price
+        return text
     return _VOLATILE.sub(lambda match: "<address>" if match["address"] else "<time>", text)
 
 
 def _timeless(path: str, text: str) -> str:
     """A line without its figures, where its name says that they are a duration."""
-    return _FIGURE.sub("<duration>", text) if _DURATION.search(path) else text
+    return _FIGURE.sub("<duration>", text) if _is_duration(path) else text
+
+
+@lru_cache(maxsize=20_000)
+def _is_duration(path: str) -> bool:
+    return _DURATION.search(path) is not None
+
+
+_may_hold = lru_cache(maxsize=20_000)(canary.may_hold)
 
 
 def _repr(value: Atom) -> str:
@@ -185,9 +240,26 @@ def place(run: Run, channel: str, position: int, path: str) -> str:
     return which if path in ("", "$") else f"{which}, at {path}"
 
 
-def shorten(text: str, most: int = 300) -> str:
-    """A text that fits into a report."""
-    return text if len(text) <= most else f"{text[:most]}… ({len(text):,} characters)"
+def shorten(text: str, most: int = 300, start: int = 0) -> str:
+    """A text that fits into a report.
+
+    Args:
+        text: any.
+        most: so many characters of it.
+        start: where what matters begins; it counts only if all of it would be too long.
+    """
+    if len(text) <= most:
+        return text
+    after = "…" if len(text) > start + most else ""
+    return f"{'…' if start else ''}{text[start : start + most]}{after} ({len(text):,} characters)"
+
+
+def contrast(expected: str, seen: str) -> tuple[str, str]:
+    """Two texts that fit into a report, each from shortly before their first difference on."""
+    pairs = enumerate(zip(expected, seen, strict=False))
+    common = next((at for at, (ours, theirs) in pairs if ours != theirs), min(len(expected), len(seen)))
+    start = max(0, common - _BEFORE)
+    return shorten(expected, start=start), shorten(seen, start=start)
 
 
 Lines = Mapping[str, tuple[str, ...]]
@@ -196,9 +268,12 @@ Lines = Mapping[str, tuple[str, ...]]
 def lines(value: object, label: Callable[[canary.Hit], str]) -> Lines:
     """A snapshot as lines by path; a path inside a bag has several, in no order."""
     found: defaultdict[str, list[str]] = defaultdict(list)
-    for leaf in leaves(value):
-        path = rename(leaf.path, label) if canary.may_hold(leaf.path) else leaf.path
-        found[path].append(_timeless(path, plainly(leaf.value, label)))
+    all_leaves = leaves(value)
+    worth = canary.suspects([leaf.value for leaf in all_leaves])
+    for index, leaf in enumerate(all_leaves):
+        path = rename(leaf.path, label) if _may_hold(leaf.path) else leaf.path
+        line = plainly(leaf.value, label) if index in worth else _line(leaf.value)
+        found[path].append(_timeless(path, line))
     return {path: tuple(sorted(values)) for path, values in found.items()}
 
 
@@ -234,10 +309,13 @@ class Story:
 
     Args:
         solos: evidence of solo runs, two or more in all; none, and the story says nothing.
+        anonymous: the story of users without credentials; one with credentials knows theirs too.
     """
 
-    def __init__(self, solos: Sequence[Evidence]) -> None:
-        told = [_tell(evidence, run) for evidence in solos for run in evidence.runs]
+    def __init__(self, solos: Sequence[Evidence], anonymous: bool = False) -> None:
+        runs = [(evidence, run) for evidence in solos for run in evidence.runs]
+        self._of_anonymous = self if anonymous else Story(solos, anonymous=True)
+        told = [_tell(evidence, run) for evidence, run in runs if run.anonymous is anonymous]
         self._first, others = told[0] if told else {}, told[1:]
         self._names = frozenset(name for evidence in solos for name in evidence.names.values())
         self._unstable: set[tuple[str, str]] = set()
@@ -248,11 +326,15 @@ class Story:
         for other in others:
             self._learn(other)
 
+    def of(self, run: Run) -> Story:
+        """The story by which a run is judged."""
+        return self._of_anonymous if run.anonymous else self
+
     def expected(self, user: str, channel: str, position: int, path: str) -> str:
         """What a user sees at that place when alone, in words with its name in them; empty if nothing."""
         observations = self._first.get(channel, [])
         values = observations[position].get(path, ()) if position < len(observations) else ()
-        return self.address(shorten(", ".join(values)), user)
+        return self.address(", ".join(values), user)
 
     def address(self, text: str, user: str) -> str:
         """A line of the story, told of this user."""
@@ -262,6 +344,9 @@ class Story:
 
     def differences(self, evidence: Evidence, run: Run) -> Iterator[Difference]:
         """Where a run departs from the story, apart from what is unstable or declared as shared."""
+        if (story := self.of(run)) is not self:
+            yield from story.differences(evidence, run)
+            return
         seen = _tell(evidence, run)
         complete = run.error is None and run.ended
         for channel in sorted(self._first.keys() | seen.keys()):
@@ -306,9 +391,10 @@ class Story:
         self._unstable.add((channel, _INDEX.sub("[*]", path)))
 
     def _compare(self, channel: str, position: int, expected: Lines, observed: Lines) -> Iterator[Difference]:
-        for path in sorted(expected.keys() | observed.keys()):
+        differing = [path for path in expected.keys() | observed.keys() if expected.get(path) != observed.get(path)]
+        for path in sorted(differing):
             a, b = expected.get(path), observed.get(path)
-            if a == b or self._is_free(channel, path):
+            if self._is_free(channel, path):
                 continue
             if a and b and self._same_words(channel, position, path, a, b):
                 continue
@@ -318,7 +404,7 @@ class Story:
 
     def _is_free(self, channel: str, path: str) -> bool:
         """Solo runs differed there, or in whether there is such a place at all."""
-        if (channel, _INDEX.sub("[*]", path)) in self._unstable:
+        if (channel, _everywhere(path)) in self._unstable:
             return True
         if not self._free_keys:
             return False
@@ -367,7 +453,7 @@ def _own_part(values: Iterable[object], shared: Callable[[canary.Hit], bool]) ->
 
 
 def _without_shared(value: object, shared: Callable[[canary.Hit], bool]) -> object:
-    if isinstance(value, str | bytes) and (parsed := _parse_json(value)) is not None:
+    if isinstance(value, str | bytes) and (parsed := parse_json(value)) is not None:
         return _without_shared(parsed, shared)
     if isinstance(value, dict):
         kept = {key: part for key, part in value.items() if not any(map(shared, canary.find(key)))}
@@ -390,6 +476,12 @@ class _Everything(frozenset[str]):
 
 _EVERYTHING = _Everything()
 _STEP = re.compile(r"^\$|\.[^.\[]+|\[(?:'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[^\]]*)\]")
+
+
+@lru_cache(maxsize=20_000)
+def _everywhere(path: str) -> str:
+    """The same for all elements of a list."""
+    return _INDEX.sub("[*]", path)
 
 
 def _general(step: str) -> str:

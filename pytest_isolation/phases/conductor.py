@@ -1,0 +1,154 @@
+"""Conducts one run on a controlled loop: asks a strategy, writes down what was decided, counts, cancels."""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import Handle
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from pytest_isolation.phases.strategies import FIFO, Options, Strategy
+
+
+class Stuck(Exception):
+    """Nothing in the run can ever go on, or it goes on for ever."""
+
+
+class Watcher(Protocol):
+    """Sees every step (``phases.interleaving``, ``phases.alone``)."""
+
+    def step(self, task: asyncio.Task[Any] | None, now: float, handle: Handle) -> None:
+        """The step of a task, or of a plain callback, begins, and the one before it has ended."""
+
+    def deviation(self, others: Iterable[asyncio.Task[Any] | None]) -> None:
+        """What comes now is not what asyncio would have done: it comes ahead of others."""
+
+    def cancelled(self, task: asyncio.Task[Any], now: float) -> None:
+        """A user is cancelled."""
+
+
+class Conductor:
+    """One run.
+
+    Args:
+        strategy: decides while users play; before and after that everything goes as asyncio has it.
+        most_steps: who needs more goes on for ever.
+        cancels: how many users may be cancelled.
+        watcher: sees every step.
+
+    Attributes:
+        strategy: see above.
+        values: what was decided.
+        options: among how many it was decided, each time.
+        steps: how many steps were made.
+        most_steps: see above.
+        external: how many events came from outside the loop: from threads and sockets.
+        cancelled: whose tasks were cancelled.
+        watcher: sees every step.
+        is_over: the run has come to its end, or to a stop; what happens now only cleans up.
+        decides: the strategy is asked.
+        is_alert: every step is to be told with ``before``.
+        order: what counts as no deviation now.
+        looks: the strategy wants to know who the options are, and not only how many.
+        lag: for how long the machine does something else now; asked where somebody peeks.
+        peek: is told what was chosen while all that is ready is still there.
+    """
+
+    def __init__(self, strategy: Strategy, most_steps: int, cancels: int = 1, watcher: Watcher | None = None) -> None:
+        self.values: list[int] = []
+        self.options = Options()
+        self.steps = 0
+        self.most_steps = most_steps
+        self.external = 0
+        self.cancelled: set[asyncio.Task[Any]] = set()
+        self.watcher = watcher
+        self.is_over = False
+        self.decides = False
+        self.is_alert = watcher is not None
+        self.order = FIFO
+        self.looks = getattr(strategy, "looks", True)
+        self.lag: Callable[[], float] = getattr(strategy, "lag", lambda: 0.0)
+        self.peek: Callable[[Any, Any], None] | None = getattr(strategy, "peek", None)
+        self.strategy = strategy
+        self._cancels = cancels
+        self._victims: list[asyncio.Task[Any]] = []
+        self._users: set[asyncio.Task[Any]] = set()
+
+    @contextmanager
+    def deciding(self) -> Iterator[None]:
+        """Let the strategy decide in this block."""
+        self.decides, self.order = True, self.strategy.order
+        self._be_alert()
+        try:
+            yield
+        finally:
+            self.freeze()
+
+    def freeze(self) -> None:
+        """From now on everything goes as asyncio has it, and nothing is written down."""
+        self.decides, self.order = False, FIFO
+        self._be_alert()
+
+    def finish(self) -> None:
+        """The run is over: nobody watches any more, and to clean up there are as many steps again."""
+        self.is_over, self.watcher, self.steps = True, None, 0
+        self.freeze()
+
+    def add_user(self, task: asyncio.Task[Any]) -> None:
+        """A task is a user's, who may arrive before another one."""
+        self._users.add(task)
+
+    def is_user(self, task: asyncio.Task[Any]) -> bool:
+        """A task is a user's."""
+        return task in self._users
+
+    @contextmanager
+    def victim(self, task: asyncio.Task[Any]) -> Iterator[None]:
+        """In this block the strategy may cancel a task."""
+        self._victims.append(task)
+        self._be_alert()
+        try:
+            yield
+        finally:
+            self._victims.remove(task)
+            self._be_alert()
+
+    def pick(self, keys: Sequence[int]) -> int:
+        """Which of several runs next."""
+        value = self.strategy.pick(keys)
+        self.values.append(value)
+        self.options.append(len(keys))
+        return value
+
+    def before(self, task: asyncio.Task[Any] | None, now: float, handle: Handle) -> None:
+        """A step is about to be made.
+
+        Raises:
+            Stuck: there were too many.
+        """
+        if self.steps > self.most_steps:
+            raise Stuck(f"it went on for more than {self.most_steps:,} steps")
+        if self._may_cancel:
+            value = self.strategy.cancel(len(self._victims))
+            self.values.append(value)
+            self.options.append(len(self._victims) + 1)
+            if value:
+                self._cancel(self._victims[value - 1], now)
+        if self.watcher is not None:
+            self.watcher.step(task, now, handle)
+
+    @property
+    def _may_cancel(self) -> bool:
+        return self.decides and bool(self._victims) and len(self.cancelled) < self._cancels
+
+    def _be_alert(self) -> None:
+        self.is_alert = self.watcher is not None or self._may_cancel
+
+    def _cancel(self, task: asyncio.Task[Any], now: float) -> None:
+        self.cancelled.add(task)
+        self.options.steps.append(-2 - self._victims.index(task))
+        self._be_alert()
+        if self.watcher is not None:
+            self.watcher.cancelled(task, now)
+        task.cancel()

@@ -1,0 +1,378 @@
+"""Steps one user's run from suspension point to suspension point, and cuts it at one of them.
+
+A suspension point is an ``await`` at which a task really gives up control. The tasks that the scenario starts are
+followed too, on asyncio; a cancellation always comes from outside, as a lost connection does, so it goes to the user's
+own task and from there to those that it waits for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import sysconfig
+import zlib
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from types import CodeType, CoroutineType, GeneratorType
+from typing import Any, NamedTuple
+
+import anyio
+
+from pytest_isolation.loops import on_asyncio
+from pytest_isolation.phases.network import hold_back
+from pytest_isolation.users.cast import User
+
+_DRIVER: ContextVar[Driver | None] = ContextVar("pytest_isolation_driver", default=None)
+_OURS = str(Path(__file__).parents[1])
+_STANDARD = tuple(sysconfig.get_path(name) for name in ("stdlib", "platstdlib"))
+_INSTALLED = tuple(sysconfig.get_path(name) for name in ("purelib", "platlib"))
+_LOOPS = ("anyio/", "trio/", "uvloop/", "outcome/")
+# Nothing arrives from outside where one of these waits, so nothing of it can break off.
+_NO_IO = tuple(f"asyncio/{name}.py" for name in ("locks", "queues", "tasks", "timeouts", "runners", "taskgroups"))
+
+
+class Frame(NamedTuple):
+    """A function that waits.
+
+    Attributes:
+        code: of the function.
+        line: in its file.
+    """
+
+    code: CodeType
+    line: int
+
+    @property
+    def place(self) -> str:
+        """``redis/asyncio/connection.py:786 in read_response``."""
+        return f"{_short(self.code.co_filename)}:{self.line} in {self.code.co_name}"
+
+    @property
+    def is_library(self) -> bool:
+        """It is in an installed package or in the standard library."""
+        return self.code.co_filename.startswith((*_INSTALLED, *_STANDARD))
+
+    @property
+    def is_plumbing(self) -> bool:
+        """It is in the standard library, or in one that stands for it: nothing of what is done shows there."""
+        file = self.code.co_filename
+        return self.is_library and (not file.startswith(_INSTALLED) or _short(file).startswith(_LOOPS))
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A suspension point.
+
+    Attributes:
+        number: of the point, from 1.
+        frames: what waits there, the innermost first.
+        time: how often they have waited there, from 1.
+        on_task: it waits for another task, which has points of its own.
+        timed: a timer of this run may come first, as that of ``asyncio.timeout`` does.
+    """
+
+    number: int
+    frames: tuple[Frame, ...]
+    time: int = 1
+    on_task: bool = False
+    timed: bool = False
+
+    def __str__(self) -> str:
+        """Where it is: the innermost library function that says something, and all functions of the user's own."""
+        frames = [frame for frame in self.frames if not frame.is_plumbing] or list(self.frames[:1])
+        inner = [frame for frame in frames[:1] if frame.is_library]
+        shown = inner + [frame for frame in frames if not frame.is_library]
+        return " ← ".join(frame.place for frame in shown or frames[:1]) or "a future"
+
+    @property
+    def check(self) -> str:
+        """Eight digits that change when the code around the point does."""
+        text = "|".join(f"{Path(f.code.co_filename).name}:{f.line}:{f.code.co_name}" for f in self.frames)
+        return f"{zlib.crc32(text.encode()):08x}"
+
+    @property
+    def is_io(self) -> bool:
+        """What it waits for may come from outside, and may break off."""
+        leaf = self.frames[0].code.co_filename.replace("\\", "/") if self.frames else ""
+        return bool(leaf) and not self.on_task and not leaf.endswith(_NO_IO)
+
+
+class Cut(Exception):
+    """The user was cancelled by the test, at a suspension point."""
+
+
+class Driver:
+    """Drives one run.
+
+    Args:
+        at: the point at which the run is cut; None cuts nothing.
+        fault: what is raised there; None cancels.
+        expire: let all timers of the run expire there instead, before anything else happens.
+        by_code: know the point only by the code that waits, where that has come so often, and not by its number: a run
+            after a cut may take a longer way to it, and each look at the code costs time.
+        delay_s: go on from there only so much later, and cut nothing.
+
+    Attributes:
+        points: those that were met, if nothing was to be cut.
+        cut: the point at which the run was cut; None if it never came to it.
+        loop: what the event loop is called, once it has been seen.
+        shows_timers: the loop does.
+    """
+
+    def __init__(
+        self,
+        at: Point | None = None,
+        fault: Exception | None = None,
+        expire: bool = False,
+        by_code: bool = False,
+        delay_s: float | None = None,
+    ) -> None:
+        self.points: list[Point] = []
+        self.cut: Point | None = None
+        self.loop = ""
+        self.shows_timers = False
+        self._at = at
+        self._by_code = by_code
+        self._again = 0
+        self._seen: Counter[tuple[Frame, ...]] = Counter()
+        self._fault = fault
+        self._expire = expire
+        self._delay_s = delay_s
+        self._met = 0
+        self._over = False
+        self._cancel: Callable[[], object] = lambda: None
+        self._let_go: Callable[[], None] = lambda: None
+
+    async def play(self, scenario: Callable[[User], Awaitable[object]], user: User) -> None:
+        """Drive a run to its end.
+
+        Args:
+            scenario: what the user does.
+            user: who plays.
+
+        Raises:
+            Cut: this one was cancelled at the point.
+        """
+        token = _DRIVER.set(self)
+        try:
+            if on_asyncio():
+                await self._play_on_asyncio(scenario(user))
+            else:
+                self.loop = "trio"
+                with anyio.CancelScope() as scope:
+                    self._cancel = scope.cancel
+                    await _Steps(_coroutine(scenario(user)), self)
+                if scope.cancelled_caught:
+                    raise Cut
+        finally:
+            self._over = True
+            _DRIVER.reset(token)
+
+    async def _play_on_asyncio(self, run: Awaitable[object]) -> None:
+        task, loop = asyncio.current_task(), asyncio.get_running_loop()
+        assert task is not None
+        self._cancel = task.cancel
+        self.loop, self.shows_timers = type(loop).__module__.partition(".")[0], hasattr(loop, "_scheduled")
+        try:
+            with _following(loop):
+                await _Steps(_coroutine(run), self)
+        except asyncio.CancelledError:
+            if self.cut is None or self._fault is not None or self._expire or task.cancelling() > 1:
+                raise
+            task.uncancel()
+            raise Cut from None
+
+    def let_go(self) -> None:
+        """Let the network be as fast as it is again."""
+        self._let_go()
+
+    def meet(self, waits: Any, awaited: object) -> BaseException | Coroutine[Any, Any, object] | None:
+        """A coroutine has given up control; what to raise in it, or to wait for before it goes on.
+
+        Args:
+            waits: the coroutine.
+            awaited: what it gave to the event loop.
+        """
+        if self._over or self.cut is not None:
+            return None
+        self._met += 1
+        if self._at is None:
+            self.points.append(self._point(waits, awaited))
+            return None
+        if not self._by_code and self._met != self._at.number:
+            return None
+        if not _waits_at(waits, self._at.frames):
+            return None
+        self._again = self._again + 1 if self._by_code else self._at.time
+        if self._again != self._at.time:
+            return None
+        self.cut = self._point(waits, awaited)
+        if self._delay_s is not None:
+            return anyio.sleep(self._delay_s)
+        if on_asyncio():
+            self._let_go = hold_back(asyncio.get_running_loop())
+        if self._expire:
+            self._let_expire(self._timers())
+        elif self._fault is None:
+            self._cancel()
+        elif isinstance(awaited, asyncio.Future):
+            awaited._asyncio_future_blocking = False
+            if self.cut.frames and self.cut.frames[0].is_library:
+                awaited.cancel()  # it was of this run alone
+        return self._fault
+
+    def _point(self, waits: Any, awaited: object) -> Point:
+        frames = tuple(_frames(waits))[::-1]
+        self._seen[frames] += 1
+        is_timed = self._expire and bool(self._timers())
+        return Point(self._met, frames, self._again or self._seen[frames], isinstance(awaited, asyncio.Task), is_timed)
+
+    def _timers(self) -> list[asyncio.TimerHandle]:
+        """Those that this run has set, on a loop that shows them."""
+        scheduled = getattr(asyncio.get_running_loop(), "_scheduled", ()) if on_asyncio() else ()
+        return [handle for handle in scheduled if not handle.cancelled() and handle._context.get(_DRIVER) is self]
+
+    def _let_expire(self, timers: Sequence[asyncio.TimerHandle]) -> None:
+        loop: Any = asyncio.get_running_loop()
+        for handle in timers:
+            handle._when = loop.time()  # type: ignore[attr-defined] # there is no public way
+        heapq.heapify(loop._scheduled)
+
+
+class _Steps(Coroutine[Any, Any, Any]):
+    """A coroutine around another one, which lets the driver see each time when that one gives up control.
+
+    No ``async def``: a task that is cancelled before its first step throws into what it was given, and that must reach
+    the coroutine inside.
+    """
+
+    __slots__ = ("_coroutine", "_delay", "_kept", "_meet")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], driver: Driver) -> None:
+        self._coroutine = coroutine
+        self._meet = driver.meet
+        self._delay: Coroutine[Any, Any, object] | None = None
+        self._kept: list[Any] = []
+
+    def send(self, value: Any) -> Any:
+        """Go on with what was awaited."""
+        if self._delay is not None:
+            return self._send_late(value, self._delay)
+        awaited = self._coroutine.send(value)
+        if (met := self._meet(self._coroutine, awaited)) is not None:
+            return self._act(met, awaited)
+        return awaited
+
+    def throw(self, *error: Any) -> Any:
+        """Go on with an exception."""
+        if self._delay is not None:
+            self._delay.close()
+            self._delay = None
+        awaited = self._coroutine.throw(*error)
+        if (met := self._meet(self._coroutine, awaited)) is not None:
+            return self._act(met, awaited)
+        return awaited
+
+    def _act(self, met: BaseException | Coroutine[Any, Any, object], awaited: Any) -> Any:
+        if isinstance(met, BaseException):
+            return self.throw(met)
+        self._delay = met
+        return awaited
+
+    def _send_late(self, value: Any, delay: Coroutine[Any, Any, object]) -> Any:
+        """What was awaited is there; wait longer."""
+        if not self._kept:
+            self._kept.append(value)
+            value = None
+        try:
+            return delay.send(value)
+        except StopIteration:
+            self._delay = None
+            return self.send(self._kept.pop())
+
+    def close(self) -> None:
+        """End."""
+        self._coroutine.close()
+
+    @property
+    def cr_code(self) -> CodeType | None:
+        """Of the coroutine inside, so that a task is called by what it does."""
+        return getattr(self._coroutine, "cr_code", None)
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return self  # type: ignore[return-value] # it has what `await` uses of a generator
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        return self.send(None)
+
+
+async def _coroutine(awaitable: Awaitable[object]) -> object:
+    return await awaitable
+
+
+@contextmanager
+def _following(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+    """Drive the tasks too that a driven task starts."""
+    before = loop.get_task_factory()
+
+    def make(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> Any:
+        driver = _DRIVER.get()
+        if driver is not None and not driver._over:
+            coroutine = _Steps(coroutine, driver)
+        if before is None:
+            return asyncio.Task(coroutine, loop=loop, **options)
+        return before(loop, coroutine, **options)
+
+    loop.set_task_factory(make)
+    try:
+        yield
+    finally:
+        loop.set_task_factory(before)
+
+
+def _frames(waits: Any) -> Iterator[Frame]:
+    """What a coroutine waits in, the innermost last; ours are left out."""
+    while waits is not None:
+        kind = type(waits)
+        if kind is CoroutineType:
+            frame, waits = waits.cr_frame, waits.cr_await
+        elif kind is GeneratorType:
+            frame, waits = waits.gi_frame, waits.gi_yieldfrom
+        elif kind is _Steps:
+            frame, waits = None, waits._coroutine
+        else:  # compiled by Cython, or an iterator of an asynchronous generator, which does not say what it waits for
+            frame, waits = getattr(waits, "cr_frame", None), getattr(waits, "cr_await", None)
+        if frame is not None and not _is_ours(frame.f_code.co_filename):
+            yield Frame(frame.f_code, frame.f_lineno)
+
+
+@lru_cache(maxsize=10_000)
+def _is_ours(file: str) -> bool:
+    return file.startswith(_OURS)
+
+
+def _waits_at(waits: Any, frames: Sequence[Frame]) -> bool:
+    """A coroutine waits in these, the innermost first; most do not already in the outermost."""
+    depth = len(frames)
+    for frame in _frames(waits):
+        depth -= 1
+        if depth < 0 or frames[depth] != frame:
+            return False
+    return depth == 0
+
+
+def _short(file: str) -> str:
+    """A path as a reader knows it: from the package for a library, from here for one's own."""
+    path = Path(file)
+    for root in (*_INSTALLED, *_STANDARD, str(Path.cwd())):
+        if path.is_relative_to(root):
+            return path.relative_to(root).as_posix()
+    return file

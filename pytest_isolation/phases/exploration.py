@@ -1,0 +1,347 @@
+"""One run on the controlled loop: a fresh backend, users who play at once, one who comes after them, and the end."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, ExitStack, contextmanager
+from contextvars import copy_context
+from dataclasses import dataclass
+from traceback import clear_frames
+from typing import Any
+from weakref import ref
+
+from pytest_isolation.errors import MisuseError
+from pytest_isolation.model import Leftover, Observation, Run
+from pytest_isolation.phases.aiosqlite import inline_connections
+from pytest_isolation.phases.conductor import Conductor, Stuck
+from pytest_isolation.phases.interleaving import TEST, Trace, standing
+from pytest_isolation.phases.left import left_tasks
+from pytest_isolation.phases.loop import ControlledLoop
+from pytest_isolation.phases.waiting import told
+from pytest_isolation.users.at_work import AT_WORK
+from pytest_isolation.users.cast import User, run_of
+
+_HOW = "isolation.explore(open_backend, scenario), where open_backend() makes a new backend each time it is called"
+# What ends by itself is given a virtual second.
+_SETTLING_S = (0.0, 0.0, 0.0, 1.0, 0.0)
+# Sums of times differ in what comes after that, depending on when they began.
+_DIGITS = 9
+_MOST_KEPT = 1000
+_VALUES = (type(None), bool, int, float, str, bytes)
+
+Scenario = Callable[[User, Any], Awaitable[object]]
+
+
+@dataclass(frozen=True, slots=True)
+class Stagecraft:
+    """How runs are made.
+
+    Attributes:
+        open_backend: makes a new backend: a function, or one that gives an awaitable or an async context manager.
+        scenario: what one user does with it.
+        inline_threads: jobs for threads are tasks of the loop.
+        on: which library's tasks they are: ``asyncio`` or ``trio``.
+    """
+
+    open_backend: Callable[[], Any]
+    scenario: Scenario
+    inline_threads: bool = False
+    on: str = "asyncio"
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """What came of one run.
+
+    Attributes:
+        runs: of the users who played at once; or one after another, where they did.
+        cancelled: which of them were cancelled.
+        probe: the run of the one who came after them; None if nobody did.
+        waiting: where those stand who never got to the end, and why; empty if all did.
+        backend: that was used.
+        times: when each user saw what it saw, in virtual seconds since it began, by its number.
+        left: what goes on though those who played at once, or each who played after another, have ended.
+    """
+
+    runs: tuple[Run, ...]
+    cancelled: frozenset[int]
+    probe: Run | None
+    waiting: tuple[str, ...]
+    backend: object
+    times: Mapping[int, Sequence[float]]
+    left: tuple[tuple[Leftover, ...], ...]
+
+
+def play(
+    craft: Stagecraft, conductor: Conductor, users: Sequence[User], probe: User | None = None, at_once: bool = True
+) -> Played:
+    """Make one run.
+
+    Args:
+        craft: how.
+        conductor: decides who is next while the users play.
+        users: who plays.
+        probe: who comes after them, when they have all ended.
+        at_once: they play concurrently; False lets one come after another.
+
+    Raises:
+        MisuseError: the scenario is not async.
+    """
+    if craft.on == "trio":
+        from pytest_isolation.phases.trio_order import play_on_trio
+
+        return play_on_trio(craft, conductor, users, probe, at_once)
+    loop = ControlledLoop(conductor, craft.inline_threads)
+    loop.set_exception_handler(_tell_unless_lost)
+    stage = _Stage(craft, conductor, users, probe, at_once)
+    with ExitStack() as around:
+        if craft.inline_threads:
+            around.enter_context(inline_connections(loop))
+        if isinstance(conductor.watcher, Trace):
+            around.enter_context(conductor.watcher.holding.watched())
+        try:
+            main = loop.create_task(stage.perform(), name=TEST)
+            try:
+                loop.run_until_complete(main)
+            except Stuck as error:
+                stage.stop(str(error))
+            return stage.played()
+        finally:
+            clean_up(loop, conductor)
+
+
+class Clocked(list[Observation]):
+    """What a user sees, and when.
+
+    Args:
+        now: virtual time.
+    """
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        super().__init__()
+        self._times: list[float] = []
+        self._now = now
+
+    def append(self, observation: Observation) -> None:
+        """Keep it, and when it came."""
+        super().append(observation)
+        self._times.append(self._now())
+
+    def since(self, begun: float) -> tuple[float, ...]:
+        """When everything came, and the end now, in seconds since the user began."""
+        return tuple(round(at - begun, _DIGITS) for at in (*self._times, self._now()))
+
+
+class _Stage:
+    """Where one run is played."""
+
+    def __init__(
+        self, craft: Stagecraft, conductor: Conductor, users: Sequence[User], probe: User | None, at_once: bool
+    ) -> None:
+        self._craft = craft
+        self._conductor = conductor
+        self._users = users
+        self._probe = probe
+        self._at_once = at_once
+        self._tasks: dict[User, asyncio.Task[None]] = {}
+        self._runs: dict[User, Run] = {}
+        self._waiting: tuple[str, ...] = ()
+        self._backend: object = None
+        self._is_open = False
+        self._times: dict[int, tuple[float, ...]] = {}
+        self._before: set[asyncio.Task[Any]] = set()
+        self._left: list[tuple[Leftover, ...]] = []
+
+    async def perform(self) -> None:
+        """Open the backend, let users play, close it."""
+        async with AsyncExitStack() as stack:
+            self._backend = await open_fresh(self._craft.open_backend, stack)
+            self._is_open, self._before = True, _loop().tasks()
+            if self._at_once:
+                with self._conductor.deciding():
+                    await _all([self._begin(user) for user in self._users])
+            else:
+                for user in self._users:
+                    await _all([self._begin(user)])
+                    self._left.append(await self._settled([user]))
+            if self._probe is not None:
+                await _all([self._begin(self._probe)])
+            if self._at_once:
+                self._left.append(await self._settled(self._users))
+
+    async def _settled(self, users: Sequence[User]) -> tuple[Leftover, ...]:
+        """What these users left behind, when it has had as much time as it may take."""
+        own = {*self._tasks.values(), *self._before}
+        for pause_s in _SETTLING_S:
+            left = _loop().tasks() - own
+            if not left:
+                return ()
+            await asyncio.sleep(pause_s)
+        return tuple(left_tasks([task for task in left if not task.done()], users))
+
+    def stop(self, why: str) -> None:
+        """Nothing goes on any more: see who stands where."""
+        if not self._is_open:
+            raise MisuseError(f"the backend was not there, or did not close: {why}")
+        trace = self._conductor.watcher if isinstance(self._conductor.watcher, Trace) else Trace()
+        trace.end()
+        stuck = [task for user, task in self._tasks.items() if user not in self._runs]
+        busiest = [trace.busiest()] if self._conductor.steps > self._conductor.most_steps and trace.turns else []
+        self._waiting = (why, *busiest, *told(stuck, trace.holding, trace.name, standing))
+
+    def played(self) -> Played:
+        """What came of it."""
+        missing = [user for user in self._users if user not in self._runs]
+        for user in missing:
+            self._runs[user] = run_of(user, None, ended=False)
+        if self._probe in self._tasks and self._probe not in self._runs:
+            assert self._probe is not None
+            self._runs[self._probe] = run_of(self._probe, None, ended=False)
+        cut = frozenset(user._number for user, task in self._tasks.items() if task in self._conductor.cancelled)
+        runs = tuple(self._runs[user] for user in self._users)
+        probe = self._runs.get(self._probe) if self._probe is not None else None
+        return Played(runs, cut, probe, self._waiting, self._backend, self._times, tuple(self._left))
+
+    def _begin(self, user: User) -> asyncio.Task[None]:
+        context = copy_context()
+        context.run(AT_WORK.set, user)
+        task = asyncio.get_running_loop().create_task(self._play(user), name=repr(user)[1:-1], context=context)
+        self._tasks[user] = task
+        self._conductor.add_user(task)
+        return task
+
+    async def _play(self, user: User) -> None:
+        loop, task = _loop(), self._tasks[user]
+        begun = loop.time()
+        user._observations = seen = Clocked(loop.time)
+        error: BaseException | None = None
+        try:
+            with self._conductor.victim(task):
+                await _awaitable(self._craft.scenario(user, self._backend))
+        except (KeyboardInterrupt, SystemExit, GeneratorExit, MisuseError):
+            raise
+        except BaseException as raised:  # also a cancellation: it is this user's
+            error = raised
+            if self._at_once:
+                _let_go(error)
+        if self._conductor.is_over:
+            return
+        self._times[user._number] = seen.since(begun)
+        self._runs[user] = run_of(user, error, True, loop.time() - begun)
+
+
+def _let_go(error: BaseException) -> None:
+    """Keep an exception, but nothing of what the frames in its traceback hold: a cursor there would keep its lock."""
+    seen: set[BaseException] = set()
+    chain: list[BaseException | None] = [error]
+    while chain:
+        one = chain.pop()
+        if one is not None and one not in seen:
+            seen.add(one)
+            clear_frames(one.__traceback__)
+            chain += [one.__cause__, one.__context__]
+
+
+def _loop() -> ControlledLoop:
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, ControlledLoop)
+    return loop
+
+
+def _awaitable(value: object) -> Awaitable[object]:
+    if not inspect.isawaitable(value):
+        raise MisuseError("explore() takes an async function: async def scenario(user, backend)")
+    return value
+
+
+async def _all(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Wait for all; what is raised here is not the users' but a misuse."""
+    await asyncio.wait(tasks)
+    for task in tasks:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            raise error
+
+
+async def open_fresh(open_backend: Callable[[], Any], stack: AsyncExitStack) -> object:
+    """Make a backend that is closed with the stack.
+
+    Args:
+        open_backend: gives a backend, an awaitable of one, or a context manager.
+        stack: closes it.
+    """
+    value = open_backend()
+    if inspect.isawaitable(value):
+        value = await value
+    if hasattr(value, "__aenter__"):
+        return await stack.enter_async_context(value)
+    if hasattr(value, "__enter__"):
+        return stack.enter_context(value)
+    if inspect.isasyncgen(value) or inspect.isgenerator(value):
+        raise MisuseError(f"open_backend gives a generator: put @asynccontextmanager above it, as in {_HOW}")
+    if (close := getattr(value, "aclose", None)) is not None:
+        stack.push_async_callback(close)
+    return value
+
+
+class Used:
+    """The backends that runs have had, to refuse one that comes a second time.
+
+    What can be referred to weakly is not kept alive by it; of the rest the last ones are kept.
+    """
+
+    def __init__(self) -> None:
+        self._weakly: dict[int, ref[object]] = {}
+        self._kept: deque[object] = deque(maxlen=_MOST_KEPT)
+
+    def refuse(self, backend: object) -> None:
+        """Refuse a backend that is not new.
+
+        Raises:
+            MisuseError: it shows how to make one.
+        """
+        if isinstance(backend, _VALUES):
+            return
+        known = self._weakly.get(id(backend))
+        if (known is not None and known() is backend) or any(one is backend for one in self._kept):
+            raise MisuseError(
+                f"open_backend gave the same object twice, so what one run left behind the next met: {_HOW}"
+            )
+        try:
+            self._weakly[id(backend)] = ref(backend)
+        except TypeError:
+            self._kept.append(backend)
+
+
+def clean_up(loop: ControlledLoop, conductor: Conductor) -> None:
+    """End whatever goes on, and close the loop; who cannot be ended is left."""
+    conductor.finish()
+    if tasks := loop.tasks():
+        with _stuck_ignored():
+            for task in tasks:
+                task.cancel()
+            loop.run_until_complete(asyncio.wait(tasks))
+    if loop.has_generators:
+        with _stuck_ignored():
+            loop.run_until_complete(loop.shutdown_asyncgens())
+    if loop.has_threads:
+        with _stuck_ignored():
+            loop.run_until_complete(loop.shutdown_default_executor())
+    loop.close()
+
+
+@contextmanager
+def _stuck_ignored() -> Iterator[None]:
+    try:
+        yield
+    except Stuck:
+        return
+
+
+def _tell_unless_lost(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Hear of everything but tasks and exceptions that nobody waits for: who is cancelled leaves them behind."""
+    message = context.get("message", "")
+    if not message.endswith(("exception was never retrieved", "destroyed but it is pending!")):
+        loop.default_exception_handler(context)

@@ -1,0 +1,281 @@
+"""The cancel sweep and the fault sweep: a user is cut at every suspension point once, and another one comes after it.
+
+The one who is cut proves nothing by its own end. The one who comes next plays the whole scenario, and must see what a
+user sees who is alone: a reply that was left in a connection, a lock that was never released, half of a transaction
+show there.
+
+A cut may leave the backend cold: a connection that was dropped has to be made again. The points that only such a run
+meets are cut too, each right after the cut that led there.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from time import perf_counter
+from typing import NamedTuple, Protocol
+
+from pytest_isolation.errors import MisuseError, TokenError
+from pytest_isolation.model import Fault, Finding, Kind, Run
+from pytest_isolation.phases.driver import Driver, Frame, Point
+from pytest_isolation.phases.scene import Scene
+from pytest_isolation.phases.token import Token
+from pytest_isolation.users.cast import User
+
+MOST_POINTS = 500
+# A foreign secret proves itself; whatever else is different has to be so each time.
+_TRIES = 3
+_CERTAIN = (Kind.LEAK, Kind.STARVED)
+
+
+class Stage(Protocol):
+    """What a sweep needs of whoever plays the test."""
+
+    def users(self, count: int, stem: str = "user") -> list[User]:
+        """More users."""
+
+    def look(self, phase: str, runs: Sequence[Run], replay: str, whole: bool = True) -> list[Finding]:
+        """What oracles find in runs; not ``whole``, only secrets of others count."""
+
+    def keep(self, findings: Sequence[Finding]) -> None:
+        """Report them."""
+
+    def note(self, text: str) -> None:
+        """Say what a reader should know besides."""
+
+
+class _Place(NamedTuple):
+    """Where a user is cut.
+
+    Attributes:
+        point: the suspension point.
+        after: where another user is cut right before, so that the backend is cold; None where it is warm.
+    """
+
+    point: Point
+    after: Point | None = None
+
+
+@dataclass(slots=True)
+class _Cut:
+    """What came of a cut.
+
+    Attributes:
+        found: what it proves.
+        reached: the user came to the point.
+        met: the points of the one who came after it.
+    """
+
+    found: Sequence[Finding] = ()
+    reached: bool = False
+    met: Sequence[Point] = ()
+
+
+@dataclass(slots=True)
+class _Coverage:
+    """How far a sweep has come: of the points of a warm run, and of those that only a cold one meets."""
+
+    name: str
+    points: int
+    warm: list[bool] = field(default_factory=list)
+    cold: list[bool] = field(default_factory=list)
+    cold_left: int = 0
+
+    def add(self, place: _Place, reached: bool) -> None:
+        (self.warm if place.after is None else self.cold).append(reached)
+
+    def __str__(self) -> str:
+        text = f"{self.name}: {sum(self.warm)} of {self.points} points"
+        if missed := len(self.warm) - sum(self.warm):
+            text += f", {missed} not met again"
+        if self.cold or self.cold_left:
+            text += f"; and {sum(self.cold)} of {len(self.cold) + self.cold_left} that are met only after a cut"
+        return text
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """One sweep.
+
+    Attributes:
+        seed: of the session.
+        patience_s: who has not ended after this time never will.
+        limit_s: how long the whole sweep may take.
+        fault: what goes wrong at each point; None cancels there.
+        asked: a marker asks for it, so that a sweep that was too long is no surprise.
+        part: which of several checks of the test it belongs to; None where there is one.
+        first: the points of the very first run, which nobody can play again if what it met is made once.
+    """
+
+    seed: int
+    patience_s: float
+    limit_s: float
+    fault: Fault | None = None
+    asked: bool = False
+    part: int | None = None
+    first: Sequence[Point] = ()
+
+    @property
+    def name(self) -> str:
+        """Of the phase."""
+        return "cancel sweep" if self.fault is None else f"fault sweep with {self.fault.name}"
+
+    def play(self, stage: Stage) -> Generator[Scene, list[Run], None]:
+        """Cut users at all points that one who is alone meets, until there is a finding."""
+        points = yield from self._points(stage)
+        if not points:
+            if points is not None and self.asked:
+                stage.note(f"{self.name}: the scenario has no point where that could happen")
+            return
+        begun, done = perf_counter(), _Coverage(self.name, len(points))
+        places, known = deque(_Place(point) for point in points), {point.frames for point in points}
+        number = 0
+        while places:
+            if perf_counter() - begun > self.limit_s or number == MOST_POINTS:
+                done.cold_left = sum(place.after is not None for place in places)
+                how = "" if self.asked else "; all of them with isolation(cancel=True)"
+                stage.note(f"{done}, then its time was over{how}")
+                return
+            place, number = places.popleft(), number + 1
+            cut = yield from self._cut(stage, place, f"{number}/{number + len(places)}")
+            if cut.found:
+                stage.keep(cut.found)
+                return
+            done.add(place, cut.reached)
+            if place.after is None:
+                places += (_Place(new, place.point) for new in self._new(cut.met, known))
+        stage.note(str(done))
+        if once := len({point.frames for point in self.first} - known):
+            what = "1 point of the very first run was" if once == 1 else f"{once} points of the very first run were"
+            stage.note(
+                f"{self.name}: {what} not met again, so nobody was cut there; isolation.explore has a fresh backend "
+                "for every run"
+            )
+
+    def replay(self, stage: Stage, token: Token) -> Generator[Scene, list[Run], None]:
+        """Cut a user where one was cut before.
+
+        Raises:
+            TokenError: the scenario has no such point any more.
+        """
+        points = (yield from self._points(stage)) or []
+        place = _named(points, token.point, token.check)
+        if token.after is not None:
+            place = None
+            if (after := _named(points, token.after, "")) is not None:
+                cut = yield from self._cut(stage, after, "again")
+                place = _named(
+                    [*self._new(cut.met, {point.frames for point in points})], None, token.check, after.point
+                )
+        if place is None:
+            why = token.age or "its code, or a library that it uses, has changed"
+            raise TokenError(
+                f"the scenario has no such suspension point any more as {token} was found at: {why}. "
+                f"It has {len(points)} now; run the test without --isolation-replay"
+            )
+        if token.age:
+            stage.note(f"the replay token plays at the same point, though {token.age}")
+        number = points.index(place.point) + 1 if place.after is None else len(points) + 1
+        cut = yield from self._cut(stage, place, f"{number}/{max(number, len(points))}")
+        stage.keep(cut.found)
+
+    def _points(self, stage: Stage) -> Generator[Scene, list[Run], list[Point] | None]:
+        """The points of a run that nobody cuts; None if the sweep cannot be made."""
+        driver = Driver(expire=self._expires)
+        runs = yield Scene(self.name, stage.users(1, "solo"), self.patience_s, drivers=[driver])
+        found = stage.look("solo, stepped by the driver", runs, str(Token(self.seed)))
+        stage.keep(found)
+        if found:
+            return None
+        if self.fault is not None and driver.loop == "trio":
+            raise MisuseError(
+                f"isolation(faults=…): {self.fault.name} can be raised at a suspension point on asyncio only, and this "
+                "test runs on trio, which would wait on for what was interrupted. Leave faults out there; users are "
+                "cancelled on trio too (cancel=True)"
+            )
+        if self._expires and not driver.shows_timers:
+            stage.note(f"{self.name}: not possible on {driver.loop}, which does not show its timers")
+            return None
+        return [point for point in driver.points if self._counts(point)]
+
+    def _counts(self, point: Point) -> bool:
+        """Something may go wrong there."""
+        return point.timed if self._expires else self.fault is None or point.is_io
+
+    def _new(self, met: Iterable[Point], known: set[tuple[Frame, ...]]) -> Iterator[Point]:
+        """Points at which the code has not waited before; they are known from now on."""
+        for point in met:
+            if point.frames not in known and self._counts(point):
+                known.add(point.frames)
+                yield replace(point, time=1)
+
+    def _cut(self, stage: Stage, place: _Place, number: str) -> Generator[Scene, list[Run], _Cut]:
+        """Cut a user at a point, as often as it takes to be sure of what shows afterwards."""
+        first: Sequence[Finding] = ()
+        met: Sequence[Point] = ()
+        tries, by_code = 0, False
+        while tries < _TRIES:
+            drivers = [*self._drivers(place, by_code), Driver(expire=self._expires)]
+            users = [*stage.users(len(drivers) - 1), *stage.users(1, "probe")]
+            runs = yield Scene(self.name, users, self.patience_s, drivers=drivers)
+            reached = all(driver.cut is not None for driver in drivers[:-1])
+            if not first and not reached and by_code:  # as it may be without a cut: not every user waits there
+                return _Cut()
+            tries, by_code = tries + (reached or bool(first)), True
+            if not first and not reached:  # by another way, which is dearer to follow
+                continue
+            met = met or drivers[-1].points
+            found = self._look(stage, place, number, runs, drivers)
+            if any(finding.kind in _CERTAIN for finding in found) or not all(run.ended for run in runs[:-1]):
+                return _Cut([*found, *first], True, met)
+            if first and found and not reached:  # nobody was cut, and yet it is different: the damage lasts
+                return _Cut(first, True, met)
+            if reached and not found:
+                if first:
+                    said = f"{first[0].summary}, after {first[0].phase}"
+                    stage.note(f"suspected: {said}; not again when it was played again")
+                return _Cut((), True, met)
+            first = first or found
+        # Where nobody came to the point again, the scenario goes another way since somebody was cut there.
+        return _Cut(first, True, met)
+
+    def _drivers(self, place: _Place, by_code: bool) -> Iterator[Driver]:
+        for point in filter(None, (place.after, place.point)):
+            raised = None if self.fault is None or self.fault.make is None else self.fault.make()
+            yield Driver(point, raised, self._expires, by_code)
+
+    def _look(
+        self, stage: Stage, place: _Place, number: str, runs: Sequence[Run], drivers: Sequence[Driver]
+    ) -> list[Finding]:
+        """What oracles find in users who were cut, and in those who played the whole scenario."""
+        cut = [(run, driver.cut) for run, driver in zip(runs, drivers, strict=True) if driver.cut is not None]
+        whole = [run for run, driver in zip(runs, drivers, strict=True) if driver.cut is None]
+        said = ", then ".join(f"{run.user} {self._how} {point}" for run, point in cut)
+        phase = f"{self.name} {number}: {said or f'nobody came to {place.point} any more after users were cut there'}"
+        point, after = place.point, place.after.number if place.after is not None else None
+        fault = self.fault.name if self.fault else ""
+        token = str(Token(self.seed, None, point.number, fault, point.check, after=after, part=self.part))
+        found = stage.look(phase, [run for run, _ in cut], token, whole=False)
+        for run, _ in cut:
+            if not run.ended:  # so that the probe never had its turn
+                stage.note(f"{phase}, and has not ended within {self.patience_s:.3g} s; nobody could come after it")
+                return found
+        return found + stage.look(phase, whole, token)
+
+    @property
+    def _how(self) -> str:
+        if self.fault is None:
+            return "was cancelled while it waited in"
+        return "ran out of time in" if self._expires else f"met a {self.fault.name} in"
+
+    @property
+    def _expires(self) -> bool:
+        return self.fault is not None and self.fault.make is None
+
+
+def _named(points: Iterable[Point], number: int | None, check: str, after: Point | None = None) -> _Place | None:
+    """The point that a token names: by the code around it, and by its number as far as several have the same."""
+    same = [point for point in points if check in ("", point.check)]
+    found = next((point for point in same if point.number == number), same[0] if same and check else None)
+    return None if found is None else _Place(found, after)

@@ -1,0 +1,1 @@
+"""What is tested: an application behind a socket, and the clients with which users reach it."""
