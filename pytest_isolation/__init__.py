@@ -12,27 +12,45 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pytest_isolation.backend import Agent, Backend, Context, Inbox, Request, Session
     from pytest_isolation.errors import IsolationError, IsolationWarning
-    from pytest_isolation.fixtures import Isolation
+    from pytest_isolation.fresh import Fresh
+    from pytest_isolation.from_code import Isolation
     from pytest_isolation.measuring import Latency
-    from pytest_isolation.model import Evidence, Finding, Kind, Observation, Report, Run, Verdict
+    from pytest_isolation.model import (
+        Confidence,
+        Evidence,
+        Finding,
+        Kind,
+        MemoryVerdict,
+        Observation,
+        Report,
+        Run,
+        Verdict,
+    )
+    from pytest_isolation.targets.intermediary import Proxy
     from pytest_isolation.users.cast import User
     from pytest_isolation.users.transcript import Story
+    from pytest_isolation.weighing import Memory
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Agent",
     "Backend",
+    "Confidence",
     "Context",
     "Evidence",
     "Finding",
+    "Fresh",
     "Inbox",
     "Isolation",
     "IsolationError",
     "IsolationWarning",
     "Kind",
     "Latency",
+    "Memory",
+    "MemoryVerdict",
     "Observation",
+    "Proxy",
     "Report",
     "Request",
     "Run",
@@ -45,11 +63,14 @@ __all__ = [
 _HOMES = {
     "backend": ("Agent", "Backend", "Context", "Inbox", "Request", "Session"),
     "errors": ("IsolationError", "IsolationWarning"),
-    "fixtures": ("Isolation",),
+    "fresh": ("Fresh",),
+    "from_code": ("Isolation",),
     "measuring": ("Latency",),
-    "model": ("Evidence", "Finding", "Kind", "Observation", "Report", "Run", "Verdict"),
+    "model": ("Confidence", "Evidence", "Finding", "Kind", "MemoryVerdict", "Observation", "Report", "Run", "Verdict"),
+    "targets.intermediary": ("Proxy",),
     "users.cast": ("User",),
     "users.transcript": ("Story",),
+    "weighing": ("Memory",),
 }
 
 

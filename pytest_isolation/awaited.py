@@ -1,4 +1,4 @@
-"""Refuses what does no work: coroutines that nobody awaits, and what is handed over in the place of a function."""
+"""Refuses what does no work: coroutines that nobody awaits, what is no function, and a crowd of nobody."""
 
 from __future__ import annotations
 
@@ -66,3 +66,13 @@ def refuse_uncallable(part: object, form: str) -> None:
         part.close()  # or Python would complain too, and of something else
         raise MisuseError(f"a coroutine can be awaited only once: hand over the function itself, as in {form}")
     raise MisuseError(f"{part!r} cannot be called; hand over a function without arguments, as in {form}")
+
+
+def refuse_nobody(count: object, form: str) -> None:
+    """Refuse what is no number of users.
+
+    Raises:
+        MisuseError: it shows the right form.
+    """
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise MisuseError(f"{count!r} is no number of users: it is a whole number ≥ 1, as in {form}")

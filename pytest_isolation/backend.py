@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from difflib import get_close_matches
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 from pytest_isolation.errors import BackendError
 
@@ -77,6 +77,65 @@ class Timings(Protocol):
 
     def listen(self, hear: Callable[[str, float], None] | None) -> None:
         """Call this with the name and the seconds of every operation; None calls nobody any more."""
+
+
+class Borrowing(Protocol):
+    """Is told what becomes of the objects of a pool; ``isolation_watch.recorder("name")`` hands one out.
+
+    Whoever calls it does so in the task, or the thread, of the user whose work it is. It keeps no object alive.
+    """
+
+    def acquired(self, thing: object, dirt: str = "") -> None:
+        """The pool has lent an object.
+
+        Args:
+            thing: the object itself, not what is wrapped around it for one borrower.
+            dirt: what is in it of an earlier borrower; empty if it is clean.
+        """
+
+    def used(self, thing: object) -> None:
+        """Somebody uses an object, whether it is lent or not."""
+
+    def released(self, thing: object) -> None:
+        """The pool has taken an object back."""
+
+
+@runtime_checkable
+class Leasing(Protocol):
+    """A pool that hands out leases says what they stand for. No pool has to offer it.
+
+    Attributes:
+        uses: the methods of a lease that only its borrower may call; one that raises was refused, and is no use.
+    """
+
+    uses: Sequence[str]
+
+    def thing_of(self, lease: Any) -> object | None:
+        """The object that a lease stands for; None once it was returned, if that may be done any number of times."""
+
+    def dirt_of(self, thing: Any) -> str:
+        """What is in an object of an earlier borrower when it is lent; empty if it is clean."""
+
+
+class Pooled(Protocol):
+    """A backend that says what it lends: it is watched wherever users play a scenario. No backend has to offer it."""
+
+    @property
+    def pools(self) -> Sequence[object]:
+        """Engines of SQLAlchemy, and pools as ``isolation_watch`` takes them, as far as they exist by now."""
+
+
+class Belongings(Protocol):
+    """A backend that says what it makes for one request alone. No backend has to offer it.
+
+    In a scenario that takes ``isolation_backend`` all of it is tracked: it must be gone when the user's run has ended.
+    """
+
+    def tell_belongings(self, hear: Callable[[object], None] | None) -> None:
+        """Call this with every such object when it is made: a context, a lease, a session; None calls nobody any more.
+
+        It is called in the task of the request, and keeps no object alive.
+        """
 
 
 class Inbox(Protocol):

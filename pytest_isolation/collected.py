@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -42,6 +43,9 @@ class Collected:
         if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) and not session.config.option.collectonly:
             self._judge_session(session)
             self._judge_against_baseline(session)
+            self._require_comparison(session)
+        elif exitstatus == pytest.ExitCode.INTERRUPTED:
+            self._show_session()
         self._store_baseline(session)
         for path in () if self._is_worker else self._state.settings.report:
             from pytest_isolation.reports.json import write
@@ -63,6 +67,16 @@ class Collected:
         for name, said in session_failures(result, self._state.settings.fails_on_doubt):
             _fail(session, NODEID, name, said)
 
+    def _show_session(self) -> None:
+        """Show how far the budgets of the ini file had got when the session was interrupted; nothing fails by them."""
+        if self._state.session is None or self._is_worker:
+            return
+        from pytest_isolation.session_budgets import NODEID
+
+        result = self._state.session.result
+        if any(verdict.samples for verdict in result.verdicts):
+            self.results[NODEID] = replace(result, interrupted=True)
+
     def _judge_against_baseline(self, session: pytest.Session) -> None:
         """Compare with what was stored; in CI mode, what is slower is a failed test."""
         if self._state.baseline is None or self._is_worker:
@@ -77,6 +91,16 @@ class Collected:
             if regression.slower:
                 span = f" [{regression.span}]" if regression.span else ""
                 _fail(session, NODEID, f"{regression.test}{span}", regression_text(regression))
+
+    def _require_comparison(self, session: pytest.Session) -> None:
+        """Do not let a session be green that was to compare two revisions, and compared nothing."""
+        if self._state.revision is None or any(result.comparisons for result in self.results.values()):
+            return
+        self._errors.append(
+            f"nothing was compared with {self._state.revision.name}: only bodies with @pytest.mark.latency that run by "
+            "themselves are, and none of them could be"
+        )
+        session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
 
     def _store_baseline(self, session: pytest.Session) -> None:
         """Whatever ended the session, what was measured is kept."""

@@ -1,61 +1,54 @@
-"""Plays one test: lets its users go through the phases, has oracles and budgets judge, and keeps what is proven.
-
-What is played is a generator (``_script``) that knows no event loop; it asks for scenes and is given their runs.
-"""
+"""Plays one test: lets its users go through the phases, has oracles and budgets judge, and keeps what is proven."""
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
-from math import inf
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
 from time import perf_counter, sleep
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
 from pytest_isolation.awaited import refuse_awaitable, refuse_unawaited
 from pytest_isolation.backend import Timings
-from pytest_isolation.errors import IsolationWarning, MarkerError, NothingMeasured
+from pytest_isolation.errors import NothingMeasured, TokenError
 from pytest_isolation.judge import Extensions, Judge
 from pytest_isolation.latency.arrivals import Pace, sample_closed, sample_paced
-from pytest_isolation.latency.decide import Step, least_to_pass
+from pytest_isolation.latency.interleaved import Interleaved, Old, Server, serve_async, serve_sync
 from pytest_isolation.latency.noise import Clock
 from pytest_isolation.latency.otel import listening
 from pytest_isolation.latency.rounds import take_rounds
-from pytest_isolation.latency.sampler import Course, Limits, sample_async, sample_sync
+from pytest_isolation.latency.sampler import Limits, sample_async, sample_sync
 from pytest_isolation.latency.spans import Ledger
+from pytest_isolation.loops import lost_errors_ignored
 from pytest_isolation.markers import Plan
-from pytest_isolation.model import Comparison, Evidence, Finding, PhaseCount, Result, Run
-from pytest_isolation.phases.crowd import crowd, crowd_in_threads, most_at_once
-from pytest_isolation.phases.token import Token
+from pytest_isolation.model import Comparison, Finding, Holding, PhaseCount, Result, Run
+from pytest_isolation.oracles.ambient import settled_alone
+from pytest_isolation.oracles.retention import cycles
+from pytest_isolation.oracles.tasks import grown
+from pytest_isolation.phases.crowd import crowd, crowd_in_threads, forget_frames
+from pytest_isolation.phases.recording import hear_span, recording
+from pytest_isolation.phases.scene import InTurn, Scene, Script
+from pytest_isolation.phases.surroundings import Surroundings
+from pytest_isolation.phases.token import Token, parse
+from pytest_isolation.playbook import Playbook
 from pytest_isolation.settings import Settings
-from pytest_isolation.users import canary
+from pytest_isolation.users.at_work import AT_WORK
 from pytest_isolation.users.cast import Cast, User, run_of
-from pytest_isolation.users.transcript import Story, leaves
+from pytest_isolation.users.lendings import Lendings
+from pytest_isolation.users.transcript import Story
 
-# Two runs alone may agree by accident; where a run takes this long together, two must do.
-_SOLOS, _LEAST_SOLOS, _SOLOS_S = 5, 2, 5.0
-# A crowd that takes this much longer than its users would one after another is stuck.
-_PATIENCE, _LEAST_PATIENCE_S = 3, 30.0
+if TYPE_CHECKING:
+    from pytest_isolation.exploring import Search
+    from pytest_isolation.growing import Growing
 
-
-@dataclass(frozen=True, slots=True)
-class Scene:
-    """Who plays next, and how."""
-
-    phase: str
-    users: Sequence[User]
-    limit_s: float = inf
-    rate: float | None = None
-    pause_s: float = 0.0
+_COMPARE_S = 10.0
 
 
 _NO_CAUSE = "why it was over budget cannot be said, because the body failed when it was run again to see"
-
-Script = Generator[Scene, list[Run], None]
 
 
 @dataclass(slots=True)
@@ -95,6 +88,12 @@ class Play:
         clock: tells what the machine adds to a latency.
         workers: how many processes share the machine.
         tell: is told how a long test goes.
+        old: the version before, with which it is compared.
+        server: where this test, as the version before, is told what to run.
+        part: which of several checks of one test this is; None where there is one.
+
+    Attributes:
+        given: what the fixtures gave to the body.
     """
 
     def __init__(
@@ -107,20 +106,37 @@ class Play:
         clock: Clock | None = None,
         workers: int = 1,
         tell: Callable[[str], None] | None = None,
+        old: Old | None = None,
+        server: Server | None = None,
+        part: int | None = None,
     ) -> None:
         self.plan = plan
         self.cast = cast
+        cast.anonymous = plan.anonymous
         self.ledger = Ledger(plan.budgets, clock=clock)
         self.clock = self.ledger.clock
         self.limits = Limits(settings.sampling_seconds, settings.max_samples, tell=tell)
+        self.growing: Growing | None = None
+        if plan.memory is not None:
+            from pytest_isolation.growing import Growing
+            from pytest_isolation.phases.rounds import RoundPlan
+
+            self.growing = Growing(plan.memory, RoundPlan(settings.sampling_seconds), tell)
         self.started = False
+        self.given: Mapping[str, Any] = {}
         self.players: list[User] = []
         self.bystander: User | None = None
         self.checks: Checks | None = None
+        self._old, self._server = old, server
+        self._compare_s = settings.max_seconds or _COMPARE_S
         self._seed = seed
         self._workers = workers
         self._runs: list[Run] = []
+        cast.tracked.pauses_collector, cast.tracked.is_strict = not plan.budgets, bool(plan.heap)
+        self._around = Surroundings(grown, cast.tracked)
         self._judge = Judge(extensions or Extensions())
+        self._replay = parse(settings.replay) if settings.replay else None
+        self.book = Playbook(plan, cast, seed, self._judge, self._around, self.ledger, self.limits, self._replay, part)
         self._phases: Counter[str] = Counter()
         self._phase_s: defaultdict[str, float] = defaultdict(float)
         self._other_notes: list[str] = []
@@ -129,11 +145,21 @@ class Play:
         self._sources: list[Timings] = []
         self._begun = self._sampled_s = 0.0
 
+    @property
+    def lendings(self) -> Lendings:
+        """What is lent of the pools that are watched; plays of one test share it."""
+        return self._around.lendings
+
+    @lendings.setter
+    def lendings(self, lendings: Lendings) -> None:
+        self._around.lendings = lendings
+
     @contextmanager
     def _under_way(self) -> Iterator[None]:
         self.started, self._begun = True, perf_counter()
         try:
-            with listening(self.ledger):
+            # What a listener keeps would be counted as growth of the body.
+            with listening(self.ledger, hear_span) if self.growing is None else nullcontext():
                 yield
         finally:
             while self._sources:
@@ -145,7 +171,8 @@ class Play:
     def listen_to(self, source: Timings) -> None:
         """Take what a backend times by itself as samples, until the body has been played."""
         self._sources.append(source)
-        source.listen(lambda name, seconds: self.ledger.add(seconds, name))
+        self.clock.as_of(perf_counter())  # from now on it can be told what of a time that has passed was the machine's
+        source.listen(lambda name, seconds: self.ledger.add(seconds, name, self.clock.lost_lately_s(seconds)))
 
     async def perform_async(self, call: Callable[..., Awaitable[object]]) -> None:
         """Play an asynchronous test in the running event loop.
@@ -154,8 +181,12 @@ class Play:
             call: the body; keyword arguments override what the fixtures gave.
         """
         with self._under_way():
-            if self.plan.users is not None:
-                await self.follow_async(self.script(self.plan.users), call)
+            if self.replays_order:
+                return  # nothing but that order, which is not played in this loop
+            if self.growing is not None:
+                await self.growing.play_async(call)
+            elif self.plan.users is not None:
+                await self.follow_async(self.book.script(self.plan.users, cuts=True), call)
             elif self.plan.budgets:
                 await self._sample(call)
             else:
@@ -163,6 +194,11 @@ class Play:
 
     async def _sample(self, call: Callable[[], Awaitable[object]]) -> None:
         load = self.plan.load
+        if self._server is not None:
+            await serve_async(call, self.ledger, self._server)
+        if self._old is not None and self.plan.is_comparable:
+            with self._compared(self._old) as one:
+                await one.compare_async(self.plan.nodeid, call)
         if load.rate is not None:
             await sample_paced(call, self.ledger, self.limits, Pace(load.rate, load.users))
             return  # without the load a traced run would tell another story
@@ -171,6 +207,17 @@ class Play:
         else:
             await sample_async(call, self.ledger, self.limits)
         await self.explain(call, self.ledger)
+
+    @contextmanager
+    def _compared(self, old: Old) -> Iterator[Interleaved]:
+        """What is to be run in turn with the version before; it counts whatever happens."""
+        spans = dict.fromkeys(budget.span for budget in self.plan.budgets)
+        one = Interleaved(old, self.ledger, spans, self._compare_s)
+        try:
+            yield one
+        finally:
+            self.comparisons += one.comparisons
+            self._other_notes += filter(None, [one.note])
 
     async def explain(self, call: Callable[[], Awaitable[object]], ledger: Ledger, span: str | None = None) -> None:
         """See why an asynchronous body missed its budget; whatever comes of that, the verdict stays.
@@ -206,12 +253,19 @@ class Play:
             benchmark: pytest-benchmark's fixture, if the body takes it: it repeats a part of the body by itself.
         """
         with self._under_way():
-            if self.plan.users is not None:
-                self._follow_sync(self.script(self.plan.users), call)
+            if self.growing is not None:
+                self.growing.play_sync(call)
+            elif self.plan.users is not None:
+                self._follow_sync(self.book.script(self.plan.users, cuts=False), call)
             elif self.plan.budgets and benchmark is not None:
                 call()
                 self._other_notes += filter(None, [take_rounds(benchmark, self.ledger)])
             elif self.plan.budgets:
+                if self._server is not None:
+                    serve_sync(call, self.ledger, self._server)
+                if self._old is not None and self.plan.is_comparable:
+                    with self._compared(self._old) as one:
+                        one.compare_sync(self.plan.nodeid, call)
                 sample_sync(call, self.ledger, self.limits)
                 self.explain_sync(call, self.ledger)
             else:
@@ -221,23 +275,38 @@ class Play:
         """Play the scenes of a script in the running event loop."""
 
         async def scenario(user: User) -> None:
-            refuse_awaitable(await call(user=user))
+            AT_WORK.set(user)
+            async with self.cast.visit(user):
+                refuse_awaitable(await call(user=user))
 
-        for scene, watched in self._scenes(script):
-            await anyio.sleep(scene.pause_s)
-            with watched:
-                self._runs = await crowd(scenario, scene.users, scene.limit_s, scene.rate, self.ledger.clock)
+        ignoring = False
+        with ExitStack() as sweeps:
+            for scene, watched in self._scenes(script):
+                played: Callable[[User], Awaitable[object]] = scenario
+                if scene.drivers:
+                    played = partial(InTurn(scene.users, scene.drivers).play, scenario)
+                    if not ignoring:
+                        ignoring = sweeps.enter_context(lost_errors_ignored()) is None
+                await anyio.sleep(scene.pause_s)
+                with self._around.scene(scene.phase == "solo", scene.phase, len(scene.users)), watched, recording():
+                    self._runs = await crowd(played, scene.users, scene.limit_s, scene.rate, self.ledger.clock)
+                    for run in self._runs[: len(scene.drivers)]:
+                        forget_frames(run)
+                    await self._around.settle_async(scene.users)
 
     def _follow_sync(self, script: Script, call: Callable[..., object]) -> None:
         def scenario(user: User) -> None:
-            refuse_awaitable(call(user=user))
+            AT_WORK.set(user)
+            with self.cast.visit(user):
+                refuse_awaitable(call(user=user))
 
         for scene, watched in self._scenes(script):
             sleep(scene.pause_s)
-            with watched:
+            with self._around.scene(scene.phase == "solo", scene.phase, len(scene.users)), watched, recording():
                 self._runs = crowd_in_threads(
                     scenario, scene.users, scene.limit_s, not self.plan.budgets, self.ledger.clock
                 )
+                self._around.settle_sync(scene.users)
 
     def _scenes(self, script: Script) -> Iterator[tuple[Scene, AbstractContextManager[None]]]:
         """Drive a script: hand out its scenes, and give it the runs that the caller has put into ``_runs``."""
@@ -256,117 +325,69 @@ class Play:
             except StopIteration:
                 return
 
-    def script(self, users: int) -> Script:
-        """Some alone, then all at once, again and again until the budgets are decided, then one alone.
+    @property
+    def replays_order(self) -> bool:
+        """An order of steps is to be played again, and this test explores orders beside other phases.
 
-        Only what users saw before the first crowd is taken for what a user alone sees: a crowd may do lasting damage.
-
-        Args:
-            users: how many make the crowd.
+        Raises:
+            TokenError: it explores none.
         """
-        token = str(Token(self._seed, users))
-        solos: list[Evidence] = []
-        yield from self._solos(solos, token)
-        self._require_evidence(solos)
-        for evidence in solos:  # what one left behind may reach the next without any crowd
-            self._judge.look_for_canaries(evidence, self._judge.learn(solos[:1]))
-        if self.findings:
-            return
-        story = self._judge.learn(solos)
-        alone_s = max(run.seconds for evidence in solos for run in evidence.runs)
-        patience_s = max(_LEAST_PATIENCE_S, _PATIENCE * users * alone_s) + (users / (self.plan.load.rate or inf))
-        yield from self._crowds(users, story, patience_s, token)
-        if not self.findings:
-            runs = yield Scene("solo", self.cast.users(1, "solo"), patience_s)
-            self._judge.hear(self._evidence("solo, after the crowd", runs, token), story)
+        if self.plan.users is None or self._replay is None or not self._replay.order:
+            return False
+        if self.plan.explore is None:
+            raise TokenError(f"the replay token {self._replay} is of an exploration, and the marker has no explore=…")
+        return True
 
-    def _solos(self, solos: list[Evidence], replay: str) -> Script:
-        """Let users play one after another, and add what they saw; one that fails is an ordinary failure."""
+    @property
+    def explores(self) -> bool:
+        """Orders of steps are still to be played."""
+        is_wanted = self._replay is None or bool(self._replay.order)
+        return self.plan.explore is not None and is_wanted and self.started and not self.findings
+
+    def explore(self, search: Search) -> str:
+        """Play a scenario on a loop of its own, in every order that is asked for.
+
+        Returns:
+            Which schedules were all played; empty if none, or if there is a finding.
+        """
+        from pytest_isolation.exploring import Explorer
+        from pytest_isolation.watching import watched
+
+        token = self._replay if self._replay is not None and self._replay.order else None
+        if token is not None and token.users:
+            search = replace(search, users=token.users)
+        search = replace(
+            search, craft=replace(search.craft, open_backend=watched(search.craft.open_backend, self.lendings))
+        )
+        explorer = Explorer(search, self.cast, self._judge, self._seed, self.book.require_evidence, self.lendings)
         begun = perf_counter()
-        for user in self.cast.users(_SOLOS, "solo"):
-            if len(solos) >= _LEAST_SOLOS and perf_counter() - begun > _SOLOS_S:
-                break
-            [run] = runs = yield Scene("solo", [user])
-            if run.error is not None:
-                self._judge.look_for_canaries(self._evidence("solo", runs, replay), Story(()))
-                if isinstance(run.error, Exception):
-                    run.error.add_note(f"pytest-isolation: {run.user} was alone, so this says nothing of isolation yet")
-                raise run.error
-            solos.append(self._evidence("solo, one user after another", runs, replay))
-
-    def _crowds(self, users: int, story: Story, patience_s: float, replay: str) -> Script:
-        """Let crowds play; where there are budgets, the first one warms up."""
-        phase = f"crowd of {users} user{'s' if users > 1 else ''}"
-        rest: Course | None = None
-        pause_s = 0.0
-        while rest is None or rest.step is not Step.STOP:
-            runs = yield Scene(phase, self.cast.users(users), patience_s, self.plan.load.rate, pause_s)
-            self._judge.hear(self._evidence(phase, runs, replay), story)
-            if rest is None and self.plan.load.rate is None:  # paced arrivals are meant to be apart
-                self._warn_of_a_queue(runs)
-            if self.findings or not self.plan.budgets:
-                return
-            if rest is None:
-                self.ledger.clear()
-                rest = Course(self.ledger, self.limits)
-            else:
-                self._take(runs)
-                rest.begun = rest.ended = rest.begun + len(runs)
-            pause_s = 0.0
-            if rest.step is Step.CONFIRM:
-                rest.confirm()
-                pause_s = self.limits.pause_s
-
-    def _take(self, runs: Iterable[Run]) -> None:
-        if not self.ledger.self_timed:
-            for run in runs:
-                self.ledger.add(run.seconds, machine_s=run.machine_s)
-
-    def _warn_of_a_queue(self, runs: Sequence[Run]) -> None:
-        if len(runs) > 1 and all(run.ended for run in runs) and most_at_once(runs) < 2:
-            self._warn(
-                "no two of the users were ever under way at the same time: each ran to its end without waiting for "
-                "anything. What one leaves behind for the next is found so, what needs two at once is not. Drive the "
-                "backend over a socket, or let what it waits for really wait"
-            )
-
-    def _warn(self, text: str) -> None:
-        warnings.warn(f"{self.plan.nodeid}: {text}", IsolationWarning, stacklevel=2)
-
-    def _evidence(self, phase: str, runs: Iterable[Run], replay: str) -> Evidence:
-        return self.cast.evidence(f"{phase}, seed {self._seed}", runs, replay)
-
-    def _require_evidence(self, solos: Sequence[Evidence]) -> None:
-        """Refuse a scenario that could not show a leak; warn of one that could hardly."""
-        observed = [run.observations for evidence in solos for run in evidence.runs]
-        if not any(observed):
-            raise NothingMeasured(
-                "the scenario observed nothing, so no leak could have been seen. "
-                "Say what the user sees: user.observe(await client.get(…))"
-            )
-        if not self.cast.planted:
-            raise NothingMeasured(
-                "the scenario planted nothing: without user.id, user.secret() or user.number() in what it sends, "
-                "all users do the same, and nobody could tell whose an answer is"
-            )
-        if not any(_holds_own(run) for evidence in solos for run in evidence.runs):
-            self._warn(
-                "a user who is alone never sees one of its own secrets, so a leak of somebody else's would hardly "
-                "show either. Observe something that contains user.id or user.secret()"
-            )
+        try:
+            with recording():
+                if token is None:
+                    explorer.explore()
+                else:
+                    explorer.replay(token)
+        finally:
+            self._phases += explorer.done.runs
+            self._phase_s["exploration"] += perf_counter() - begun
+            self.book.notes += explorer.done.notes
+        if token is None:
+            runs = [run_of(user) for user in explorer.users]
+            self.book.search_memory("exploration", runs, str(Token(self._seed, search.users, order="fifo")))
+        return explorer.done.exhausted
 
     def judge_interrupted(self) -> None:
         """Judge what users have seen in a scene that did not get to its end: a leak is one all the same."""
         if self._scene is not None:
             runs = [run_of(user, ended=False) for user in self._scene.users]
             phase, self._scene = f"{self._scene.phase}, interrupted", None
-            self._judge.look_for_canaries(self._evidence(phase, runs, str(Token(self._seed))), Story(()))
+            self._judge.look_for_canaries(self.book.evidence(phase, runs, str(Token(self._seed))), Story(()))
 
     def judge_late(self) -> None:
         """Judge what users observed after their run had ended: a listener went on, or a fixture was torn down."""
         if runs := self.cast.late_runs():
             phase = "test, after the run of its user had ended"
-            self._judge.look_for_canaries(self._evidence(phase, runs, str(Token(self._seed))), Story(()))
+            self._judge.look_for_canaries(self.book.evidence(phase, runs, str(Token(self._seed))), Story(()))
 
     def judge_users(self, demand: bool = True) -> None:
         """Judge what users saw outside a scenario, in a test that plays several by itself: nobody a secret of another.
@@ -379,28 +400,37 @@ class Play:
         """
         alone = run_of(self.bystander).observations if self.bystander else ()
         everybody = [*self.players, *([self.bystander] if self.bystander else ())]
-        runs = [run for run in map(run_of, everybody) if run.observations]
+        held = self._held_in_the_end() if demand else ()
+        holders = {one.owner for one in held}
+        runs = [run for run in map(run_of, everybody) if run.observations or run.number in holders]
         if demand and self.players and not runs:
             raise NothingMeasured(
                 "none of the users observed anything, so no leak could have been seen. "
                 "Say what they see: alice.observe(await …)"
             )
-        if demand and alone and not self.players:
-            self._warn(
+        if demand and alone and not self.players and not self.plan.budgets:
+            self.book.warn(
                 "`user` observed something, but nobody else played: without @pytest.mark.isolation only a leak from "
                 "an earlier test could be seen"
             )
         if runs:
             self._phases["test"] += len(self.players) or len(runs)
-            self._judge.look_for_canaries(self._evidence("test", runs, str(Token(self._seed))), Story(()))
+            evidence = self.book.evidence("test", runs, str(Token(self._seed)))
+            self._judge.look_for_canaries(replace(evidence, after=replace(evidence.after, held=held)), Story(()))
         self.judge_late()
 
-    def include(self, other: Play, findings: bool) -> None:
+    def _held_in_the_end(self) -> tuple[Holding, ...]:
+        """What is alive of what users tracked outside of a scenario, now that the test has ended."""
+        if self.cast.tracked.are_alive:
+            self.cast.tracked.collect()
+        return self.cast.tracked.end()
+
+    def include(self, other: Play, findings: bool, notes: bool = True) -> None:
         """Count what another play of the same test did, and keep its findings if they fail the test."""
         self._phases += other._phases
         for phase, seconds in other._phase_s.items():
             self._phase_s[phase] += seconds
-        self._other_notes += other._judge.notes
+        self._other_notes += [*other._judge.notes, *other.book.notes] if notes else []
         if findings:
             self.findings.extend(other.findings)
 
@@ -435,28 +465,12 @@ class Play:
             phases=tuple(phases),
             seed=self._seed,
             interrupted=interrupted,
-            notes=(*self._judge.notes, *self._other_notes),
+            notes=(
+                *(*self._judge.notes, *self.book.notes, *self._other_notes),
+                *(*settled_alone(self._around.alone), *self.lendings.notes),
+                *(*cycles(self._around.cycles), *self.cast.tracked.notes),
+            ),
             workers=self._workers,
             comparisons=tuple(self.comparisons),
+            memory=tuple(self.growing.verdicts()) if self.growing is not None and self.started else (),
         )
-
-
-def _holds_own(run: Run) -> bool:
-    texts = (canary.searchable(leaf.value) for o in run.observations for leaf in leaves(o.value))
-    hits = (hit for text in texts if text is not None for hit in canary.find(text))
-    return any(hit.owner == run.number for hit in hits)
-
-
-def refuse_unsupported(plan: Plan, settings: Settings) -> None:
-    """Refuse a quantile that the sample limit can never prove.
-
-    Raises:
-        MarkerError: it names the number of samples that it takes.
-    """
-    for budget in plan.budgets:
-        least = least_to_pass(budget.quantile)
-        if least > settings.max_samples:
-            raise MarkerError(
-                f"latency: a budget on {budget.name} takes at least {least:,} samples, and at most "
-                f"{settings.max_samples:,} are taken; run with --isolation-max-samples={least}, or judge a lower one"
-            )

@@ -8,19 +8,20 @@ import shlex
 import unittest
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from itertools import islice, pairwise
-from math import inf, isfinite
 from typing import Any
 
 import pytest
 
+from pytest_isolation.cuts import read_cuts
 from pytest_isolation.errors import MarkerError
-from pytest_isolation.model import Budget
+from pytest_isolation.marker_values import positive, spelt, unknown
+from pytest_isolation.memory_marker import read_memory, refuse_beside_memory
+from pytest_isolation.model import Budget, Fault, MemoryBudget
 from pytest_isolation.settings import Settings
 
 LATENCY_KEYWORDS = ("p50_ms", "p90_ms", "p95_ms", "p99_ms", "p999_ms", "max_ms", "span", "concurrency", "rate", "users")
-ISOLATION_KEYWORDS = ("users",)
+ISOLATION_KEYWORDS = ("users", "anonymous", "cancel", "faults", "explore", "heap")
 
 # More in flight, and it is the test that is measured.
 MOST_AT_ONCE = 1000
@@ -30,6 +31,7 @@ _CARRIED = (
     *("-p", "-c", "-o", "-W", "--config-file", "--override-ini", "--rootdir", "--confcutdir", "--import-mode"),
     *("--asyncio-mode", "--isolation-backend", "--isolation-max-seconds", "--isolation-max-samples"),
 )
+_CARRIED_FLAGS = ("--isolation-allow-remote",)
 _SHORT = re.compile(r"-[pcoW]\S")
 _QUANTILE = re.compile(r"p([1-9]\d?|99\d*[1-9])_ms", re.ASCII)
 
@@ -59,6 +61,13 @@ class Plan:
         budgets: what its latency is judged by, on the body and on spans.
         load: how runs of the body arrive; one after another if it is empty.
         users: how many play it as a scenario; None if it is none.
+        cancel: cut users at every suspension point; None does so as far as the time for sampling lasts.
+        faults: what is raised at every suspension point that waits for I/O, or lets the timers of a run expire wherever
+            there are any.
+        anonymous: which share of them has no credentials, from 0 to 1.
+        memory: what its body may hold; None does not judge that.
+        explore: play every order of steps with so many deviations too; None plays none.
+        heap: whatever keeps secrets in memory after the crowd is a finding; False does not look, None knows stores.
     """
 
     nodeid: str
@@ -66,11 +75,22 @@ class Plan:
     budgets: tuple[Budget, ...] = ()
     load: Load = Load()
     users: int | None = None
+    cancel: bool | None = None
+    faults: tuple[Fault, ...] = ()
+    anonymous: float = 0.0
+    memory: MemoryBudget | None = None
+    explore: int | None = None
+    heap: bool | None = None
 
     @property
     def is_judged(self) -> bool:
         """Something is to be measured, so that green without a measurement would be a lie."""
-        return bool(self.budgets) or self.users is not None
+        return bool(self.budgets) or self.users is not None or self.memory is not None
+
+    @property
+    def is_comparable(self) -> bool:
+        """Its body is run by itself, again and again, so that another version of it can run in turn."""
+        return bool(self.budgets) and self.users is None and self.load == Load()
 
 
 def read_plan(item: pytest.Item, settings: Settings) -> Plan:
@@ -85,7 +105,7 @@ def read_plan(item: pytest.Item, settings: Settings) -> Plan:
     """
     latency = list(item.iter_markers("latency"))
     isolation = list(item.iter_markers("isolation"))
-    plan = Plan(item.nodeid, command(item))
+    plan = Plan(item.nodeid, command(item), memory=_read_memory(item, latency, isolation))
     if not latency and not isolation:
         return plan
     budgets, load = _read_latency(latency)
@@ -95,7 +115,13 @@ def read_plan(item: pytest.Item, settings: Settings) -> Plan:
     if isolation:
         _refuse_without_user(item)
     _refuse_impossible_load(load, item, bool(isolation))
-    return replace(plan, budgets=budgets, load=load, users=users)
+    if not isolation:
+        return replace(plan, budgets=budgets, load=load)
+    cancel, faults = _read_cuts(isolation[0], item)
+    share = read_share("isolation", isolation[0].kwargs.get("anonymous", 0.0))
+    plan = replace(plan, budgets=budgets, load=load, users=users, anonymous=share)
+    explore, heap = _read_explore(isolation[0], item), _heap(isolation[0])
+    return replace(plan, cancel=cancel, faults=faults, explore=explore, heap=heap)
 
 
 def command(item: pytest.Item) -> str:
@@ -117,7 +143,9 @@ def _carried(args: Sequence[str]) -> Iterator[str]:
     for word in rest:
         if word in _CARRIED:
             yield from (word, *islice(rest, 1))
-        elif word.startswith(tuple(f"{option}=" for option in _CARRIED)) or _SHORT.match(word):
+        elif (
+            word in _CARRIED_FLAGS or word.startswith(tuple(f"{option}=" for option in _CARRIED)) or _SHORT.match(word)
+        ):
             yield word
 
 
@@ -143,13 +171,13 @@ def _read_one_latency(mark: pytest.Mark) -> tuple[tuple[Budget, ...], Load]:
                 raise MarkerError(f"latency(span={value!r}): a span is named by a text: span='agent.create'")
             span = value
         elif keyword == "rate":
-            load = replace(load, rate=_positive("latency", keyword, value, "arrivals a second"))
+            load = replace(load, rate=positive("latency", keyword, value, "arrivals a second"))
         elif keyword in ("concurrency", "users"):
             load = replace(load, **{keyword: _several(keyword, value)})
         else:
-            limits[_quantile(keyword)] = (keyword, _positive("latency", keyword, value, "milliseconds"))
+            limits[_quantile(keyword)] = (keyword, positive("latency", keyword, value, "milliseconds"))
     if not limits:
-        raise MarkerError(f"latency({_spelt(mark)}) has no budget: say what it must keep, as in latency(p95_ms=10)")
+        raise MarkerError(f"latency({spelt(mark)}) has no budget: say what it must keep, as in latency(p95_ms=10)")
     _refuse_contradiction(limits)
     return tuple(Budget(q, limits[q][1] / 1e3, span) for q in sorted(limits)), load
 
@@ -163,7 +191,7 @@ def _quantile(keyword: str) -> float:
             raise MarkerError(
                 f"latency({keyword}=…): there is no such quantile; from p1_ms to p99_ms, p999_ms for 99.9 %, and max_ms"
             )
-        raise _unknown("latency", keyword, LATENCY_KEYWORDS)
+        raise unknown("latency", keyword, LATENCY_KEYWORDS)
     digits = match[1]
     # p5 is 0.05, p95 is 0.95, p999 is 0.999 and p9999 is 0.9999.
     return int(digits) / (100 if len(digits) <= 2 else 10 ** len(digits))
@@ -185,7 +213,7 @@ def _read_isolation(mark: pytest.Mark, settings: Settings) -> int:
         raise MarkerError(f"isolation({mark.args[0]!r}) takes keywords: isolation(users={mark.args[0]!r})")
     for keyword in mark.kwargs:
         if keyword not in ISOLATION_KEYWORDS:
-            raise _unknown("isolation", keyword, ISOLATION_KEYWORDS)
+            raise unknown("isolation", keyword, ISOLATION_KEYWORDS)
     users = mark.kwargs.get("users", settings.default_users)
     if isinstance(users, bool) or not isinstance(users, int) or users < 1:
         raise MarkerError(f"isolation(users={users!r}): a whole number ≥ 1 of users plays, as in isolation(users=100)")
@@ -196,15 +224,73 @@ def _read_isolation(mark: pytest.Mark, settings: Settings) -> int:
     return settings.users or users
 
 
-def _positive(marker: str, keyword: str, value: Any, unit: str) -> float:
-    try:
-        number = 0.0 if isinstance(value, bool) or not isinstance(value, int | float) else float(value)
-    except OverflowError:
-        number = inf
-    if not (isfinite(number) and number > 0):
-        shown = repr(value) if isinstance(value, float) else f"{value!r:.40}"
-        raise MarkerError(f"{marker}({keyword}={shown}): it takes a number > 0 of {unit}, as in {keyword}=10")
-    return number
+def _read_cuts(mark: pytest.Mark, item: pytest.Item) -> tuple[bool | None, tuple[Fault, ...]]:
+    """Whether users are cancelled, and what fails."""
+    cancel, faults = read_cuts("isolation", mark.kwargs.get("cancel"), mark.kwargs.get("faults", False))
+    if (cancel or faults) and not inspect.iscoroutinefunction(getattr(item, "obj", None)):
+        what = "cancel=True" if cancel else "faults=…"
+        raise MarkerError(f"isolation({what}) needs an async test: a sync body gives up control nowhere")
+    return cancel, faults
+
+
+def read_share(where: str, share: object) -> float:
+    """Which share of a crowd has no credentials.
+
+    Raises:
+        MarkerError: it is none.
+    """
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
+        raise MarkerError(
+            f"{where}(anonymous={share!r}): it takes the share of the crowd that has no credentials, from 0 to 1, as "
+            "in anonymous=0.25"
+        )
+    return float(share)
+
+
+def _read_memory(item: pytest.Item, *others: Sequence[pytest.Mark]) -> MemoryBudget | None:
+    budget = read_memory(item.iter_markers("memory"))
+    if budget is not None:
+        _refuse_impossible_place(item, "memory")
+        assert isinstance(item, pytest.Function)
+        homes = {name: defs[-1].func.__module__ for name, defs in fixture_definitions(item).items()}
+        known = [name for name, home in homes.items() if home.startswith(("pytest_isolation.", "pytest_benchmark."))]
+        refuse_beside_memory((marks[0].name for marks in others if marks), known)
+    return budget
+
+
+def _read_explore(mark: pytest.Mark, item: pytest.Item) -> int | None:
+    explore = mark.kwargs.get("explore")
+    if explore is None or explore is False:
+        return None
+    if not isinstance(explore, int) or explore < 0:
+        raise MarkerError(
+            f"isolation(explore={explore!r}): it takes the number of deviations from what asyncio would have done, as "
+            "in explore=1"
+        )
+    if not inspect.iscoroutinefunction(getattr(item, "obj", None)):
+        raise MarkerError(f"isolation(explore={explore}) needs an async test: a sync body has only one order of steps")
+    assert isinstance(item, pytest.Function)
+    for name, definitions in fixture_definitions(item).items():
+        if name in item.fixturenames and _is_async(definitions[-1].func):
+            raise MarkerError(
+                f"isolation(explore={explore}): the fixture `{name}` is async, so that it is made once, in a loop in "
+                "which no order is played. Make it sync, and let it say how one is made for each: "
+                f"return pytest_isolation.Fresh(open_{name})"
+            )
+    return int(explore)
+
+
+def _is_async(function: object) -> bool:
+    return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
+
+
+def _heap(mark: pytest.Mark) -> bool | None:
+    heap: object = mark.kwargs.get("heap")
+    if heap is not None and not isinstance(heap, bool):
+        raise MarkerError(
+            f"isolation(heap={heap!r}): True makes whatever keeps secrets in memory a finding, False does not look"
+        )
+    return heap
 
 
 def _several(keyword: str, value: Any) -> int:
@@ -237,18 +323,6 @@ def _refuse_impossible_load(load: Load, item: pytest.Item, scenario: bool) -> No
     if not inspect.iscoroutinefunction(getattr(item, "obj", None)):
         what = "rate" if load.rate is not None else "concurrency"
         raise MarkerError(f"latency({what}=…) needs an async test: a sync body blocks all runs that are due after it")
-
-
-def _unknown(marker: str, keyword: str, known: Iterable[str]) -> MarkerError:
-    spellings = list(known)
-    # p95 and p95_s mean p95_ms.
-    close = get_close_matches(keyword, spellings, n=1, cutoff=0.5) or get_close_matches(f"{keyword}_ms", spellings, n=1)
-    nearest = f"; did you mean {close[0]!r}?" if close else "."
-    return MarkerError(f"{marker}({keyword}=…): there is no such keyword{nearest} It knows {', '.join(spellings)}")
-
-
-def _spelt(mark: pytest.Mark) -> str:
-    return ", ".join(f"{keyword}={value!r}" for keyword, value in mark.kwargs.items())
 
 
 def _refuse_impossible_place(item: pytest.Item, marker: str) -> None:

@@ -5,6 +5,7 @@ Only the standard library, pytest and small modules are imported here; the rest 
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import replace
@@ -16,26 +17,63 @@ from pytest_isolation import fixtures, hookspecs
 from pytest_isolation import settings as options
 from pytest_isolation.collected import COLLECTED, Collected
 from pytest_isolation.errors import IsolationError, MarkerError, MisuseError, PluginFault, SettingError
-from pytest_isolation.fixtures import isolation, isolation_backend, latency, user, users
+from pytest_isolation.fixtures import (
+    isolation,
+    isolation_app,
+    isolation_backend,
+    isolation_engine,
+    isolation_engines,
+    isolation_factory,
+    isolation_login,
+    isolation_proxy,
+    isolation_target,
+    isolation_watch,
+    latency,
+    memory,
+    user,
+    users,
+)
 from pytest_isolation.state import STATE, State
 
 if TYPE_CHECKING:
     from pytest_isolation.engine import Play
     from pytest_isolation.model import Result
+    from pytest_isolation.revision.process import Revision
 
-__all__ = ["isolation", "isolation_backend", "latency", "user", "users"]
+__all__ = [
+    "isolation",
+    "isolation_app",
+    "isolation_backend",
+    "isolation_engine",
+    "isolation_engines",
+    "isolation_factory",
+    "isolation_login",
+    "isolation_proxy",
+    "isolation_target",
+    "isolation_watch",
+    "latency",
+    "memory",
+    "user",
+    "users",
+]
 
 MARKERS = {
-    "latency": "latency(p50_ms, p95_ms, p99_ms, max_ms, span, rate): the test's body (or a span of it) keeps these "
-    "budgets; it is run until they are decided.",
-    "isolation": "isolation(users=100): the test's body is what one user does; many users play it at once, and nothing "
-    "of one may reach another. Needs the `user` fixture.",
+    "latency": "latency(p50_ms, p95_ms, p99_ms, max_ms, span, concurrency, rate, users): the test's body (or a span of "
+    "it) keeps these budgets, p90_ms, p999_ms and any other quantile likewise; it is run until they are decided, with "
+    "so many runs in flight at once (concurrency), or as they arrive (rate a second, of each of so many users).",
+    "isolation": "isolation(users, anonymous, cancel, faults, explore, heap): the test's body is what one user does; "
+    "many users play it at once, a share of them without credentials (anonymous), and nothing of one may reach another "
+    "or stay behind (user.track, heap), also where users are cancelled (cancel) or fail (faults) at every suspension "
+    "point, and in other orders (explore). Needs the `user` fixture.",
+    "memory": "memory(growth_kb=10, peak_mb=65, per_object_kb=5): the test's body is run until it is known whether it "
+    "holds more and more, and how much at once.",
 }
 RESULT = pytest.StashKey["Result"]()
 SPANS = pytest.StashKey[dict[str, Any]]()
 SAMPLES = pytest.StashKey[dict[str, list[float]]]()
 PLAYED = pytest.StashKey["Play"]()
 MISTAKE = pytest.StashKey[str]()
+_BESIDE = "ISOLATION_BESIDE"  # set by revision.process for the process of an earlier revision
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -70,6 +108,14 @@ def _state(config: pytest.Config) -> State:
         # As uvicorn and gunicorn do: a module is looked for where the command was typed.
         sys.path.insert(0, str(config.invocation_params.dir))
         make_backend(find_factory(settings.backend), settings.backend)
+    beside, revision = None, None
+    if _BESIDE in os.environ:
+        from pytest_isolation.revision.beside import join
+
+        beside = join(config)
+        settings = replace(settings, budget=False, report=(), save=None, compare=None, compare_rev=None)
+    if settings.compare_rev is not None:
+        revision = _revision(config, settings.compare_rev)
     for path in settings.report:
         if path.is_dir():
             raise SettingError(f"--isolation-report={path} is a folder; name a file in it: {path / 'isolation.json'}")
@@ -85,7 +131,20 @@ def _state(config: pytest.Config) -> State:
         from pytest_isolation.session_baseline import Baseline
 
         baseline = Baseline(config.rootpath, settings.save, settings.compare)
-    return State(settings, worker.get("isolation_seed"), workers, session, baseline)
+    return State(settings, worker.get("isolation_seed"), workers, session, baseline, revision, beside)
+
+
+def _revision(config: pytest.Config, name: str) -> Revision:
+    from pytest_isolation.revision.process import Revision, carried
+
+    if config.getoption("numprocesses", default=None) or hasattr(config, "workerinput"):
+        raise SettingError(
+            "--isolation-compare-rev: two versions run in turn, and with -n others run beside; take -n 0"
+        )
+    params = config.invocation_params
+    revision = Revision(name, config.rootpath, params.dir, carried(params.args, config.option.file_or_dir))
+    config.add_cleanup(revision.close)
+    return revision
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -106,8 +165,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: Sequence[pytest.
 
 
 def _mistake(item: pytest.Item, settings: options.Settings) -> str:
-    from pytest_isolation.engine import refuse_unsupported
     from pytest_isolation.markers import read_plan
+    from pytest_isolation.unsupported import refuse_unsupported
 
     try:
         refuse_unsupported(read_plan(item, settings), settings)
@@ -120,6 +179,11 @@ def _mistake(item: pytest.Item, settings: options.Settings) -> str:
 def pytest_collection_finish(session: pytest.Session) -> None:
     if any(not fixtures.NAMES.isdisjoint(_fixtures(item)) or _is_marked(item) for item in session.items):
         session.config.pluginmanager.register(Playing(), "pytest_isolation.playing")
+    state = session.config.stash[STATE]
+    if state.revision is not None:
+        from pytest_isolation.markers import read_plan
+
+        state.revision.want(i.nodeid for i in session.items if read_plan(i, state.settings).is_comparable)
 
 
 def _is_marked(item: pytest.Item) -> bool:
@@ -175,12 +239,17 @@ class Playing:
 
 def _play(item: pytest.Function) -> Generator[None, object, object]:
     """Let the engine play a test in the place of its body, and judge what came of it."""
+    from pytest_isolation.orders import explore_orders
     from pytest_isolation.stand_in import conclude, stand_in
 
     play, body, said = fixtures.play_of(item), item.obj, ""
-    item.obj = stand_in(play, body, item.stash.get(fixtures.BACKEND, None))
+    backend, pooled = item.stash.get(fixtures.BACKEND, None), item.funcargs.get("isolation_backend")
+    item.obj = stand_in(play, body, backend, pooled)
     try:
         outcome = yield
+        if play.explores:
+            apart = fixtures.play_apart(item)
+            explore_orders(play, apart, body, item.config.stash[STATE].settings, item.stash.get(fixtures.BACKEND, None))
         result = conclude(play)
     except BaseException as error:
         said = _keep_partial(item, play, error)
@@ -188,10 +257,11 @@ def _play(item: pytest.Function) -> Generator[None, object, object]:
             raise
     finally:
         item.obj = body
-        if (session := item.config.stash[STATE].session) is not None:
+        timed = play.growing is None  # tracemalloc slows everything down
+        if timed and (session := item.config.stash[STATE].session) is not None:
             item.stash[SPANS] = session.measured(play.ledger, play.seconds)
-        if (baseline := item.config.stash[STATE].baseline) is not None:
-            item.stash[SAMPLES] = baseline.measured(play.ledger)
+        if timed and item.config.stash[STATE].baseline is not None:
+            item.stash[SAMPLES] = play.ledger.net()
         item.stash[PLAYED] = play
         del item.stash[fixtures.PLAY]
     if said:  # outside of the except clause, or pytest would show both
@@ -215,6 +285,8 @@ def _keep_partial(item: pytest.Function, play: Play, error: BaseException) -> st
     play.judge_users(demand=False)
     if isinstance(error, KeyboardInterrupt):  # no report will be made for this test
         item.config.stash[COLLECTED].results[item.nodeid] = play.result(interrupted=True)
+        if (session := item.config.stash[STATE].session) is not None:
+            session.add(session.measured(play.ledger, play.seconds))
         return ""
     text = ""
     if play.findings:
@@ -229,6 +301,8 @@ def _keep_partial(item: pytest.Function, play: Play, error: BaseException) -> st
     if text and isinstance(error, Exception):
         error.add_note(text)
         return ""
+    if text.strip() == str(error).strip():
+        return ""  # isolation.check and isolation.explore have said it
     # Neither a skip nor a failure that was asked for says anything of what was found before.
     return f"{text.strip()}\n\nThe test itself ended with {type(error).__name__}: {error}" if text else ""
 

@@ -71,7 +71,10 @@ class Settings:
         report: where to write reports.
         save: store the samples of this session under this name.
         compare: judge against those that were stored under this name.
+        compare_rev: run the same tests of this git revision in turn with those of this session.
+        allow_remote: the application under test may be a URL of another machine.
         budgets: what spans are judged by at the end of the session, in CI mode; a line each.
+        heap_allow: what may keep something of a user in memory: patterns of ways to it, each with a reason.
     """
 
     budget: bool = False
@@ -86,7 +89,10 @@ class Settings:
     report: tuple[Path, ...] = ()
     save: str | None = None
     compare: str | None = None
+    compare_rev: str | None = None
+    allow_remote: bool = False
     budgets: tuple[str, ...] = ()
+    heap_allow: tuple[tuple[str, str], ...] = ()
 
     @property
     def sampling_seconds(self) -> float:
@@ -155,6 +161,19 @@ def _name(value: object) -> str:
     return name
 
 
+def _given(value: object) -> str:
+    if not str(value).strip():
+        raise ValueError("what git takes for a commit, such as main or HEAD~1")
+    return str(value)
+
+
+def _allowance(value: object) -> tuple[str, str]:
+    pattern, colon, reason = (part.strip() for part in str(value).partition(": "))
+    if not (pattern and colon and reason):
+        raise ValueError("a pattern of what is kept by, and why that may be: shop.NOTES*: the notes of all users")
+    return pattern, reason
+
+
 def _report(value: object) -> Path:
     path = Path(str(value))
     if path.suffix != ".json":
@@ -178,10 +197,20 @@ SETTINGS = (
     Setting("report", "write a machine-readable report to PATH.json", _report, "PATH", repeatable=True),
     Setting("save", "store the samples of this session as the baseline NAME (.isolation/NAME.json)", _name, "NAME"),
     Setting("compare", "judge what is slower than in the baseline NAME", _name, "NAME"),
+    Setting("compare_rev", "run latency tests in turn with those of the git revision REV, and judge", _given, "REV"),
+    Setting("allow_remote", "let isolation_app be a URL of another machine, which is then sent crowds", _flag),
     Setting(
         "budgets",
         "budgets on spans over the whole session, judged with --isolation-budget: agent.create p95 < 10ms, p99 < 20ms",
         str,
+        "LINES",
+        repeatable=True,
+        only_ini=True,
+    ),
+    Setting(
+        "heap_allow",
+        "what may keep something of a user in memory, and why, a line each: shop.NOTES*: the notes of all users",
+        _allowance,
         "LINES",
         repeatable=True,
         only_ini=True,

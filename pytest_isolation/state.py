@@ -13,6 +13,8 @@ from pytest_isolation.settings import Settings
 
 if TYPE_CHECKING:
     from pytest_isolation.latency.noise import Clock
+    from pytest_isolation.revision.beside import Beside
+    from pytest_isolation.revision.process import Revision
     from pytest_isolation.session_baseline import Baseline
     from pytest_isolation.session_budgets import Session
     from pytest_isolation.users.cast import Cast
@@ -32,6 +34,8 @@ class State:
         workers: how many processes of xdist share the machine.
         session: collects what is judged at the end; None if nothing is.
         baseline: collects what is stored, and compared with what was; None if nothing is.
+        revision: the same tests of an earlier revision; None if nothing is compared with one.
+        beside: set in the process of that earlier revision.
     """
 
     def __init__(
@@ -41,6 +45,8 @@ class State:
         workers: int = 1,
         session: Session | None = None,
         baseline: Baseline | None = None,
+        revision: Revision | None = None,
+        beside: Beside | None = None,
     ) -> None:
         self.settings = settings
         self.seed: int = next(s for s in (settings.seed, seed, secrets.randbelow(10**9)) if s is not None)
@@ -48,6 +54,8 @@ class State:
         self.workers = workers
         self.session = session
         self.baseline = baseline
+        self.revision = revision
+        self.beside = beside
 
     @cached_property
     def clock(self) -> Clock:

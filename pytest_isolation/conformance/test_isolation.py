@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import weakref
 from typing import TYPE_CHECKING
 
 import anyio
@@ -16,6 +17,15 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 _PATIENCE_S = 30.0
+
+
+def follow(user: User, *things: object) -> None:
+    """Have these gone when the user's run has ended, as far as they can be referred to weakly."""
+    for thing in things:
+        with contextlib.suppress(TypeError):
+            weakref.ref(thing)
+            user.track(thing)
+
 
 crowds = pytest.mark.parametrize(
     "crowd",
@@ -56,7 +66,9 @@ async def test_own_data_only(
         async with request.session() as session:
             await session.save(user.secret("note"))
             user.observe(await session.load(), "database")
+            follow(user, session)
         agent = await request.agent(agent_kind)
+        follow(user, request, request.context, agent)
         user.observe(await agent.run(user.secret("message")))
         assert request.context.user_id == user.id
 
@@ -77,6 +89,7 @@ async def test_state_after_an_error(user: User, isolation_backend: Backend, agen
     async with isolation_backend.connect(user.id) as inbox:
         with pytest.raises(Interrupted):
             async with isolation_backend.request(user.id) as request:
+                follow(user, request, request.context)
                 await request.emit("agent_thinking", {"about": user.secret("before")})
                 async with request.session() as session:
                     await session.save(user.secret("note"))

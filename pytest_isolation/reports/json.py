@@ -15,16 +15,20 @@ from pathlib import Path
 from typing import Any
 
 from pytest_isolation.model import (
+    Allocation,
     Arrivals,
     Attribution,
     Budget,
     Cause,
     Comparison,
+    Confidence,
     Estimate,
     Finding,
+    Held,
     Interval,
     Kind,
     MachineTime,
+    MemoryVerdict,
     Outcome,
     PhaseCount,
     Result,
@@ -60,17 +64,28 @@ def decode(encoded: Mapping[str, Any]) -> Result:
         **{
             **encoded,
             "verdicts": tuple(map(_verdict, encoded["verdicts"])),
-            "findings": tuple(Finding(**{**f, "kind": Kind(f["kind"])}) for f in encoded["findings"]),
+            "findings": tuple(map(_finding, encoded["findings"])),
             "phases": tuple(PhaseCount(**phase) for phase in encoded["phases"]),
             "notes": tuple(encoded["notes"]),
             "comparisons": tuple(map(_comparison, encoded["comparisons"])),
+            "memory": tuple(map(_memory, encoded["memory"])),
         }
     )
+
+
+def _finding(encoded: Mapping[str, Any]) -> Finding:
+    return Finding(**{**encoded, "kind": Kind(encoded["kind"]), "confidence": Confidence(encoded["confidence"])})
 
 
 def _comparison(encoded: Mapping[str, Any]) -> Comparison:
     outcome, interval = Outcome(encoded["outcome"]), _interval(encoded["interval"])
     return Comparison(**{**encoded, "outcome": outcome, "interval": interval})
+
+
+def _memory(encoded: Mapping[str, Any]) -> MemoryVerdict:
+    what, outcome = Held(encoded["what"]), Outcome(encoded["outcome"])
+    lines = tuple(Allocation(**line) for line in encoded["lines"])
+    return MemoryVerdict(**{**encoded, "what": what, "outcome": outcome, "lines": lines})
 
 
 def _verdict(encoded: Mapping[str, Any]) -> Verdict:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from pytest_isolation.model import (
     Arrivals,
-    Attribution,
     Comparison,
+    Confidence,
     Estimate,
     Finding,
     Kind,
@@ -19,6 +19,8 @@ from pytest_isolation.model import (
     Result,
     Verdict,
 )
+from pytest_isolation.reports.memory import memory_table, memory_text
+from pytest_isolation.reports.table import aligned
 
 if TYPE_CHECKING:
     import pytest
@@ -28,7 +30,13 @@ if TYPE_CHECKING:
 # A share of the sampled time that is the machine's: below it, nothing would read differently.
 _WORTH_A_LINE = 0.02
 _WORTH_A_WORD = 0.02
-_SHOWN = {Kind.LEAK: 3, Kind.DIFFERENT: 3}
+_SHOWN = {Kind.LEAK: 3, Kind.DIFFERENT: 3, Kind.AMBIENT: 3}
+_WORDS = {Outcome.PASS: "within", Outcome.FAIL: "over", Outcome.UNDECIDED: "undecided"}
+_CERTAINTY = {
+    Confidence.PROVEN: "proven",
+    Confidence.DIFFERENT: "different from what users see alone",
+    Confidence.SUSPECTED: "suspected: different once, and not when it was played again",
+}
 _HEADLINES = {Outcome.FAIL: "OVER BUDGET", Outcome.UNDECIDED: "UNDECIDED", Outcome.PASS: "WITHIN"}
 
 
@@ -39,13 +47,14 @@ def failure_text(result: Result, doubt: bool = False) -> str:
         result: of the test.
         doubt: an undecided budget is a reason too.
     """
-    failing = {Outcome.FAIL, Outcome.UNDECIDED} if doubt else {Outcome.FAIL}
+    failing, crowd = {Outcome.FAIL, Outcome.UNDECIDED} if doubt else {Outcome.FAIL}, bool(result.phases)
     return printable(
         "\n\n".join(
             [
                 *_findings(result),
-                *(verdict_text(v) for v in result.verdicts if v.outcome in failing),
+                *(verdict_text(v, result.workers, crowd) for v in result.verdicts if v.outcome in failing),
                 *(comparison_text(c) for c in result.comparisons if c.outcome in failing),
+                *(memory_text(m) for m in result.memory if m.outcome in failing),
             ]
         )
     )
@@ -77,26 +86,42 @@ def finding_text(finding: Finding, command: str) -> str:
         ("phase", finding.phase),
         ("expected", finding.expected and f'what {finding.user} sees alone: "{finding.expected}"'),
         ("seen", finding.seen and f'"{finding.seen}"'),
+        ("kept by", finding.kept_by),
+        ("steps", finding.steps),
+        ("certainty", _CERTAINTY[finding.confidence]),
         ("replay", finding.replay and f"{command} --isolation-replay={finding.replay}"),
     )
     lines = [f"  {name:<9} {text}".replace("\n", f"\n{'':12}") for name, text in rows if text]
-    return "\n".join([f"{finding.kind.upper()}  {finding.summary}", *lines])
+    doubt = " (suspected)" if finding.confidence is Confidence.SUSPECTED else ""
+    return "\n".join([f"{finding.kind.upper()}{doubt}  {finding.summary}", *lines])
 
 
-def verdict_text(verdict: Verdict) -> str:
-    """One verdict with its evidence: what and how much, how sure, what the machine added, how the runs arrived."""
+def verdict_text(verdict: Verdict, workers: int = 1, crowd: bool = False) -> str:
+    """One verdict with its evidence: what and how much, how sure, what the machine added, how the runs arrived.
+
+    Args:
+        verdict: to be told.
+        workers: how many processes of xdist competed for the machine.
+        crowd: the runs are those of a scenario's users.
+    """
     budget = verdict.budget
     name = f"span {budget.span!r}  " if budget.span else ""
     head = f"{_HEADLINES[verdict.outcome]}  {name}{quantile_text(verdict)}, budget {duration(budget.limit_s)}"
     allowed = f"; {_percent(1 - budget.quantile)} allowed" if budget.quantile < 1 else "; none allowed"
     share = f"{_percent(verdict.over / verdict.samples)}{allowed}" if verdict.samples else "none taken"
     evidence = f"{verdict.over} of {verdict.samples} samples over budget ({share}); {verdict.reason}"
-    return "\n  ".join([head, evidence, *_machine(verdict), *_arrivals(verdict.arrivals), *_why(verdict.cause)])
+    beside = [f"{workers} workers competed for the machine"] if workers > 1 else []
+    return "\n  ".join(
+        [head, evidence, *_machine(verdict), *beside, *_arrivals(verdict.arrivals), *_why(verdict, crowd)]
+    )
 
 
-def _why(cause: Attribution | None) -> Iterator[str]:
-    """Where the slowest calls spent their time."""
+def _why(verdict: Verdict, crowd: bool) -> Iterator[str]:
+    """Where the slowest calls spent their time, or why nobody looked."""
+    cause = verdict.cause
     if cause is None:
+        if verdict.outcome is Outcome.FAIL and (reason := _why_not(verdict, crowd)):
+            yield f"why it was over is not looked for: {reason}"
         return
     shown = [part for part in cause.causes if part.share >= _WORTH_A_WORD]
     parts = (f"{part.name} {part.share * 100:.0f} %" + (f" ({part.where})" if part.where else "") for part in shown)
@@ -104,12 +129,23 @@ def _why(cause: Attribution | None) -> Iterator[str]:
     yield from cause.notes
 
 
+def _why_not(verdict: Verdict, crowd: bool) -> str:
+    """Why no call was traced; empty where that is said elsewhere, or goes without saying."""
+    if crowd:
+        return "a crowd is not traced. Mark the same body with `latency` alone, concurrency=… for several at once"
+    if verdict.arrivals is not None and verdict.arrivals.rate is not None:
+        return "without the load that arrives, a traced run would tell another story"
+    if verdict.budget.span is not None:
+        return f"only what is measured by itself is traced: `latency.measure(part, span={verdict.budget.span!r})`"
+    return ""
+
+
 def _machine(verdict: Verdict) -> Iterator[str]:
     """What the machine added, where it says so and it matters."""
     machine = verdict.machine
     if machine is None:
         if verdict.outcome is not Outcome.PASS:
-            yield "no machine clock here: time that other processes took cannot be told from the code's own"
+            yield "no machine clock: time that other processes took cannot be told from the code's own"
         return
     if not machine.excluded and machine.seconds < _WORTH_A_LINE * machine.of_s:
         return
@@ -137,13 +173,21 @@ def _arrivals(arrivals: Arrivals | None) -> Iterator[str]:
 
 def comparison_text(comparison: Comparison) -> str:
     """One comparison with its evidence, in two lines."""
-    low, high = comparison.interval
-    headline = {Outcome.FAIL: "SLOWER", Outcome.PASS: "NO SLOWER", Outcome.UNDECIDED: "UNDECIDED"}[comparison.outcome]
-    interval = f"99 % interval {_digits(low) if isfinite(low) else '?'} … {_digits(high) if isfinite(high) else '?'}"
+    headline, interval = comparison_verdict(comparison)
+    each = f" of the medians of {comparison.calls} calls" if comparison.calls > 1 else ""
     return (
-        f"{headline}  {comparison.name} takes {comparison.ratio:.3g} times as long as before ({interval}), "
-        f"tolerance {_percent(comparison.tolerance)}\n  {comparison.reason}; {comparison.pairs} pairs, in turn"
+        f"{headline}  {comparison.name} takes {comparison.ratio:.3g} times as long as before "
+        f"(99 % interval {interval}), tolerance {_percent(comparison.tolerance)}"
+        f"\n  {comparison.reason}; {comparison.pairs} pairs{each}, in turn"
     )
+
+
+def comparison_verdict(comparison: Comparison) -> tuple[str, str]:
+    """The verdict in a word or two, and the interval of the ratio."""
+    low, high = comparison.interval
+    words = {Outcome.FAIL: "SLOWER", Outcome.PASS: "NO SLOWER", Outcome.UNDECIDED: "UNDECIDED"}
+    interval = f"{_digits(low) if isfinite(low) else '?'} … {_digits(high) if isfinite(high) else '?'}"
+    return words[comparison.outcome], interval
 
 
 def regression_text(regression: Regression) -> str:
@@ -170,7 +214,7 @@ def session_failures(result: Result, doubt: bool) -> Iterator[tuple[str, str]]:
         if not verdict.samples:
             yield name, f"isolation_budgets: the span {budget.span!r} was never entered by any test of this session"
         elif verdict.outcome is Outcome.FAIL or (doubt and verdict.outcome is Outcome.UNDECIDED):
-            yield name, verdict_text(verdict)
+            yield name, verdict_text(verdict, result.workers)
 
 
 def quantile_text(verdict: Verdict) -> str:
@@ -210,19 +254,22 @@ def _percent(share: float) -> str:
     return f"{share * 100:.3g} %"
 
 
-def budget_table(results: Iterable[Result]) -> list[tuple[Outcome, str]]:
-    """The table of all budgets, a line each with the outcome that colours it; the heading comes first."""
+def budget_table(results: Iterable[Result], first: str = "test") -> list[tuple[Outcome, str]]:
+    """The table of all budgets, a line each with the outcome that colours it; the heading comes first.
+
+    Args:
+        results: whose verdicts are in it.
+        first: what stands over the first column.
+    """
     rows = [(verdict.outcome, _row(result, verdict)) for result in results for verdict in result.verdicts]
     if not rows:
         return []
-    heading = ("test", "n", "over / allowed", "p50", "p95", "p99 (99 % interval)", "budget", "machine", "verdict")
-    widths = [max(len(row[i]) for row in (heading, *(cells for _, cells in rows))) for i in range(len(heading))]
+    heading = (first, "n", "over / allowed", "p50", "p95", "p99", "judged (99 % interval)", *_LAST)
+    lines = aligned([heading, *(cells for _, cells in rows)])
+    return list(zip([Outcome.PASS, *(outcome for outcome, _ in rows)], lines, strict=True))
 
-    def line(cells: Sequence[str]) -> str:
-        first, *others = (f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True))
-        return "  ".join([first, *others]).rstrip()
 
-    return [(Outcome.PASS, line(heading)), *((outcome, line(cells)) for outcome, cells in rows)]
+_LAST = ("budget", "machine", "verdict")
 
 
 def _row(result: Result, verdict: Verdict) -> tuple[str, ...]:
@@ -230,13 +277,14 @@ def _row(result: Result, verdict: Verdict) -> tuple[str, ...]:
     shown = {estimate.quantile: estimate for estimate in verdict.estimates}
     span = f" [{budget.span}]" if budget.span else ""
     share = verdict.over / verdict.samples if verdict.samples else 0.0
-    p99 = shown.get(0.99)
+    judged = shown.get(budget.quantile)
+    interval = f" ({_interval(judged)})" if judged and judged.quantile < 1 else ""
     return (
         f"{result.nodeid.rpartition('::')[2]}{span}",
         str(verdict.samples),
         f"{_percent(share)} / {_percent(1 - budget.quantile)}",
-        *(duration(shown[q].value_s) if q in shown else "–" for q in (0.5, 0.95)),
-        f"{duration(p99.value_s)} ({_interval(p99)})" if p99 else "–",
+        *(duration(shown[q].value_s) if q in shown else "–" for q in (0.5, 0.95, 0.99)),
+        f"{budget.name} = {duration(judged.value_s)}{interval}" if judged else "–",
         f"{budget.name} ≤ {duration(budget.limit_s)}",
         _share_of_machine(verdict.machine),
         _outcome(verdict),
@@ -264,13 +312,17 @@ def summary_line(results: Sequence[Result]) -> str:
     parts = []
     if verdicts:
         counts = {outcome: sum(v.outcome is outcome for v in verdicts) for outcome in Outcome}
-        words = {Outcome.PASS: "within", Outcome.FAIL: "over", Outcome.UNDECIDED: "undecided"}
         parts.append(
-            f"{quantity(len(verdicts), 'budget')}: " + ", ".join(f"{n} {words[o]}" for o, n in counts.items() if n)
+            f"{quantity(len(verdicts), 'budget')}: " + ", ".join(f"{n} {_WORDS[o]}" for o, n in counts.items() if n)
         )
     if compared := [each for result in results for each in result.comparisons]:
         slower = sum(each.outcome is Outcome.FAIL for each in compared)
         parts.append(f"{quantity(len(compared), 'comparison')}: {slower} slower")
+    if limits := [each for result in results for each in result.memory]:
+        counts = {outcome: sum(each.outcome is outcome for each in limits) for outcome in Outcome}
+        parts.append(
+            f"{quantity(len(limits), 'memory limit')}: " + ", ".join(f"{n} {_WORDS[o]}" for o, n in counts.items() if n)
+        )
     if scenarios:
         runs = sum(phase.runs for result in scenarios for phase in result.phases)
         found = sum(len(result.findings) for result in scenarios)
@@ -288,9 +340,12 @@ def remarks(results: Iterable[Result]) -> list[str]:
     lines = []
     for result in results:
         for verdict in result.verdicts:
-            if verdict.outcome is Outcome.UNDECIDED or (verdict.machine is not None and verdict.machine.excluded):
+            excluded = verdict.machine is not None and verdict.machine.excluded
+            unsaid = result.interrupted and verdict.outcome is Outcome.FAIL  # no test will say it
+            if verdict.outcome is Outcome.UNDECIDED or excluded or unsaid:
                 lines.append(f"{result.nodeid}: {verdict_text(verdict)}")
         lines += [f"{result.nodeid}: {comparison_text(c)}" for c in result.comparisons if c.outcome is not Outcome.FAIL]
+        lines += [f"{result.nodeid}: {memory_text(m)}" for m in result.memory if m.outcome is Outcome.UNDECIDED]
         if result.interrupted:
             lines.append(f"{result.nodeid}: interrupted; what was measured until then counts")
         lines += [f"{result.nodeid}: {note}" for note in result.notes]
@@ -302,7 +357,7 @@ def show(
 ) -> None:
     """Write the section of a session: with CI mode the table, always what a reader must know."""
     terminal.section("isolation", sep="=")
-    for outcome, line in budget_table(results) if settings.budget else ():
+    for outcome, line in (*budget_table(results), *memory_table(results)) if settings.budget else ():
         terminal.line(line, **_COLOURS[outcome])
     for remark in remarks(results):
         terminal.line(remark, yellow=True)

@@ -1,0 +1,220 @@
+"""``isolation.state_machine``: Hypothesis chooses what users do, and each such sequence is played in every order.
+
+What is done comes from Hypothesis (which operations, with what, how many users), never when: that is the schedule's. A
+sequence that fails is made shorter by Hypothesis as it does with any state machine.
+"""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from pytest_isolation.awaited import refuse_awaitable
+from pytest_isolation.errors import IsolationWarning, MisuseError, NothingMeasured
+from pytest_isolation.phases.token import Token
+
+if TYPE_CHECKING:
+    from pytest_isolation.model import Result
+    from pytest_isolation.users.cast import User
+
+HOW = "isolation.state_machine(open_shop, {add: {'text': st.text()}, read: {}})"
+
+Operation = Callable[..., Awaitable[object]]
+Operations = Mapping[Operation, Mapping[str, Any]]
+Steps = Sequence[tuple[Operation, Mapping[str, Any]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What every user does, one step after the other.
+
+    Attributes:
+        users: how many play at once.
+        steps: operations, each with what was drawn for it.
+    """
+
+    users: int
+    steps: Steps
+
+    async def scenario(self, user: User, backend: object) -> None:
+        """What one user does with a backend; what an operation returns, the user has seen."""
+        for operation, drawn in self.steps:
+            seen = await operation(user, backend, **drawn)
+            if seen is not None:
+                refuse_awaitable(seen)
+                user.observe(seen)
+
+
+class Faulty(AssertionError):
+    """A program of which some order fails.
+
+    Attributes:
+        program: what was done.
+        result: what came of it.
+    """
+
+    def __init__(self, program: Program, result: Result) -> None:
+        super().__init__("a sequence of operations is not kept apart in every order")
+        self.program = program
+        self.result = result
+
+    def told(self, again: Result) -> Result:
+        """What is told of it; what plays it again is the seed, which determines the sequences and their orders.
+
+        Args:
+            again: of a second look, which has made it short; it may have found nothing in its time.
+        """
+        result = again if again.findings else self.result
+        found = (replace(one, replay=str(Token(result.seed or 0))) for one in result.findings)
+        return replace(result, findings=tuple(found))
+
+
+def read_operations(operations: object, most_users: int) -> Operations:
+    """The operations, each with a strategy for every further argument.
+
+    Args:
+        operations: async functions ``operation(user, backend, …)``, in a list; or in a mapping, each with the
+            strategies for its further arguments.
+        most_users: that play at once.
+
+    Raises:
+        MisuseError: it shows the right form.
+    """
+    if isinstance(operations, Mapping):
+        found: dict[Any, Any] = dict(operations)
+    elif isinstance(operations, Sequence) and not isinstance(operations, str):
+        found = {operation: {} for operation in operations}
+    else:
+        found = {}
+    if not found:
+        raise MisuseError(f"{operations!r} are no operations: {HOW}")
+    if isinstance(most_users, bool) or not isinstance(most_users, int) or most_users < 2:
+        raise MisuseError(f"users={most_users!r}: two users or more play a state machine, as in users=3")
+    for operation, strategies in found.items():
+        _refuse_unplayable(operation, strategies)
+    return found
+
+
+def _refuse_unplayable(operation: Any, strategies: Any) -> None:
+    if not inspect.iscoroutinefunction(operation):
+        raise MisuseError(f"{operation!r} is no operation: async def add(user, backend, text)")
+    if not isinstance(strategies, Mapping):
+        raise MisuseError(f"{operation.__name__}: {strategies!r} is no mapping of arguments to strategies: {HOW}")
+    taken = list(inspect.signature(operation).parameters.values())[2:]
+    needed = {each.name for each in taken if each.default is each.empty and each.kind is not each.VAR_KEYWORD}
+    known = {each.name for each in taken}
+    if len(inspect.signature(operation).parameters) < 2 or needed - strategies.keys() or strategies.keys() - known:
+        raise MisuseError(
+            f"{operation.__name__} takes (user, backend) and then {sorted(known) or 'nothing'}, and there are "
+            f"strategies for {sorted(strategies) or 'nothing'}: {HOW}"
+        )
+
+
+def run_machine(
+    operations: Operations, most_users: int, examples: int, steps: int, seed: int, play: Callable[[Program], Result]
+) -> Faulty | None:
+    """Let Hypothesis choose programs, and play each; the shortest one that fails.
+
+    Args:
+        operations: see ``read_operations``.
+        most_users: that play at once.
+        examples: how many programs there are.
+        steps: how many operations a program has at the most.
+        seed: determines the programs.
+        play: explores a program.
+
+    Raises:
+        MisuseError: Hypothesis is not installed.
+        NothingMeasured: no program has observed anything.
+    """
+    try:
+        import hypothesis
+        from hypothesis.stateful import run_state_machine_as_test
+    except ImportError:
+        raise MisuseError("isolation.state_machine needs Hypothesis: pip install hypothesis") from None
+    settings = hypothesis.settings(
+        max_examples=examples,
+        stateful_step_count=steps,
+        deadline=None,
+        suppress_health_check=list(hypothesis.HealthCheck),
+        database=None,  # the seed plays the same programs again
+        print_blob=False,
+        # Without a phase that explains: it would name lines of ours, and play hundreds of sequences for it.
+        phases=(hypothesis.Phase.generate, hypothesis.Phase.shrink),
+    )
+    seen = _Seen(play)
+    machine = _machine(operations, most_users, seen)
+    try:
+        run_state_machine_as_test(hypothesis.seed(seed)(machine), settings=settings)
+    except Faulty as fault:
+        return fault
+    seen.require()
+    return None
+
+
+class _Seen:
+    """Plays programs, and counts those of which something could be said."""
+
+    def __init__(self, play: Callable[[Program], Result]) -> None:
+        self._play = play
+        self._observed = 0
+        self._reason: NothingMeasured | None = None
+
+    def try_out(self, program: Program) -> None:
+        """Explore a program.
+
+        Raises:
+            Faulty: some order of it fails.
+        """
+        try:
+            with warnings.catch_warnings():
+                # Of one that shows little, others may show more.
+                warnings.simplefilter("ignore", IsolationWarning)
+                result = self._play(program)
+        except NothingMeasured as error:  # who only writes sees nothing; others read
+            self._reason = error
+            return
+        self._observed += 1
+        if result.findings:
+            raise Faulty(program, result)
+
+    def require(self) -> None:
+        """Refuse a machine that could not show anything."""
+        if not self._observed and self._reason is not None:
+            raise NothingMeasured(f"in no sequence of operations {self._reason}")
+
+
+def _machine(operations: Operations, most_users: int, seen: _Seen) -> type[Any]:
+    from hypothesis import strategies as st
+    from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+
+    class Users(RuleBasedStateMachine):
+        """Several users, who all do the same; its rules are the operations."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.users = most_users
+            self.steps: list[tuple[Operation, Mapping[str, Any]]] = []
+
+        @initialize(users=st.integers(2, most_users))
+        def let_play(self, users: int) -> None:
+            self.users = users
+
+        def teardown(self) -> None:
+            if self.steps:
+                seen.try_out(Program(self.users, tuple(self.steps)))
+
+    for operation, strategies in operations.items():
+        setattr(Users, operation.__name__, rule(**strategies)(_step(operation)))
+    return Users
+
+
+def _step(operation: Operation) -> Callable[..., None]:
+    def step(self: Any, **drawn: Any) -> None:
+        self.steps.append((operation, drawn))
+
+    step.__name__ = step.__qualname__ = operation.__name__
+    return step

@@ -1,0 +1,1 @@
+"""``--isolation-compare-rev``: the same tests of an earlier revision, in a process beside this one."""
