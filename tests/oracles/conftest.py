@@ -1,5 +1,7 @@
 """Evidence as the oracles read it, made by hand."""
 
+import re
+
 import pytest
 
 from pytest_isolation.users.cast import Cast, run_of
@@ -30,3 +32,38 @@ class Stage:
 @pytest.fixture
 def stage():
     return Stage()
+
+
+RUNS = 1000
+# Each play has five users who are alone, a crowd of three at least, and one alone.
+TAKES = -(-RUNS // 9)
+TAKEN = f"""
+    import pytest
+    @pytest.fixture(autouse=True)
+    def take(request): return request.param
+    def pytest_generate_tests(metafunc): metafunc.parametrize("take", range({TAKES}), indirect=True)
+"""
+
+
+class Twin:
+    """How often a correct twin is played: once, or in the soak until its scenario has run a thousand times."""
+
+    def __init__(self, takes):
+        self.takes = takes
+
+    def is_silent(self, result):
+        """Nothing was found, however often it was played."""
+        outcomes = result.parseoutcomes()
+        assert [outcomes.get(name) for name in ("passed", "failed", "errors")] == [self.takes, None, None]
+        if self.takes > 1:
+            [played] = re.findall(r"played ([\d,]+) times: 0 findings", result.stdout.str())
+            assert int(played.replace(",", "")) >= RUNS
+
+
+@pytest.fixture(params=["once", pytest.param("a thousand times", marks=pytest.mark.soak)])
+def twin(request, pytester):
+    """Judges the play of a correct twin."""
+    if request.param == "once":
+        return Twin(1)
+    pytester.makeconftest(TAKEN)
+    return Twin(TAKES)

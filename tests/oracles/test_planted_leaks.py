@@ -110,11 +110,12 @@ FAULTS = {
         async def handle(user_id, note):
             while not pool: await asyncio.sleep(0)
             emitter = pool.pop()
-            emitter.pending = [{"to": user_id, "text": note}]
-            await asyncio.sleep(0)
-            sent = [event["text"] for event in emitter.pending]
-            pool.append(emitter)
-            return sent
+            try:
+                emitter.pending = [{"to": user_id, "text": note}]
+                await asyncio.sleep(0)
+                return [event["text"] for event in emitter.pending]
+            finally:
+                pool.append(emitter)
         """,
         ["LEAK  user-00 received the secret 'note' of user-09", "  channel   response, at $[[]0]"],
     ),
@@ -125,7 +126,7 @@ FAULTS = {
             if "inbox" not in cache:
                 await asyncio.sleep(0)
                 cache["inbox"] = {"notes": [note]}
-                asyncio.get_running_loop().call_later(0.001, cache.clear)
+                asyncio.get_running_loop().call_later(0.05, cache.clear)
             return cache["inbox"]
         """,
         """
@@ -159,12 +160,13 @@ FAULTS = {
         async def handle(user_id, note):
             while not pool: await asyncio.sleep(0)
             emitter = pool.pop()
-            emitter.pending = [{"to": user_id, "text": note}]
-            await asyncio.sleep(0)
-            sent = [event["text"] for event in emitter.pending]
-            emitter.pending = []
-            pool.append(emitter)
-            return sent
+            try:
+                emitter.pending = [{"to": user_id, "text": note}]
+                await asyncio.sleep(0)
+                return [event["text"] for event in emitter.pending]
+            finally:
+                emitter.pending = []
+                pool.append(emitter)
         """,
         ["LEAK  solo-01 received the secret 'note' of solo-00", "  channel   response, at $[[]0]"],
     ),
@@ -193,8 +195,9 @@ def test_a_planted_leak_fails_the_test_with_the_whole_story(suite, fault):
     )
 
 
+@pytest.mark.parametrize("takes", [20, pytest.param(1000, marks=pytest.mark.soak)])
 @pytest.mark.parametrize("fault", FAULTS)
-def test_its_correct_twin_passes_200_times_in_a_row(suite, fault):
+def test_its_correct_twin_passes_every_time(suite, fault, takes):
     """An oracle that cries wolf is switched off."""
     _, twin, _ = FAULTS[fault]
-    suite(source(twin, 200), "-q").assert_outcomes(passed=200)
+    suite(source(twin, takes), "-q").assert_outcomes(passed=takes)

@@ -50,7 +50,7 @@ def test_a_finding_can_be_allowed_with_a_reason(suite, pytester):
     result = suite(SOURCE)
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(
-        ["*allowed: user-00 saw another response than alone, and 2 more (positions are public)"]
+        ["*allowed: user-00 saw another response than alone, and 7 more (positions are public)"]
     )
 
 

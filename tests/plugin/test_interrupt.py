@@ -11,15 +11,32 @@ import pytest
 
 SOURCE = """
 import pytest, time
-open("started", "w").close()
+runs = open("runs", "w", buffering=1)
 BODY
 """
 BODIES = {
-    "sync": "@pytest.mark.latency(p95_ms=500)\ndef test(): time.sleep(0.01)",
-    "asyncio": "@pytest.mark.asyncio\n@pytest.mark.latency(p95_ms=500)\nasync def test():\n    import asyncio\n    await asyncio.sleep(0.01)",
-    "trio": "@pytest.fixture\ndef anyio_backend(): return 'trio'\n@pytest.mark.anyio\n@pytest.mark.latency(p95_ms=500)\nasync def test():\n    import trio\n    await trio.sleep(0.01)",
-    "paced": "@pytest.mark.asyncio\n@pytest.mark.latency(p95_ms=500, rate=50)\nasync def test():\n    import asyncio\n    await asyncio.sleep(0.01)",
+    "sync": "@pytest.mark.latency(p99_ms=500)\ndef test():\n    print(file=runs)\n    time.sleep(0.01)",
+    "asyncio": "@pytest.mark.asyncio\n@pytest.mark.latency(p99_ms=500)\nasync def test():\n    import asyncio\n    print(file=runs)\n    await asyncio.sleep(0.01)",
+    "trio": "@pytest.fixture\ndef anyio_backend(): return 'trio'\n@pytest.mark.anyio\n@pytest.mark.latency(p99_ms=500)\nasync def test():\n    import trio\n    print(file=runs)\n    await trio.sleep(0.01)",
+    "paced": "@pytest.mark.asyncio\n@pytest.mark.latency(p95_ms=500, rate=50)\nasync def test():\n    import asyncio\n    print(file=runs)\n    await asyncio.sleep(0.01)",
 }
+
+
+def interrupted(folder, runs, *options):
+    """What a session says that is interrupted after so many runs of a body."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    while not (folder / "runs").exists() or len((folder / "runs").read_text()) < runs:
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == pytest.ExitCode.INTERRUPTED
+    return output
 
 
 @pytest.mark.parametrize("kind", BODIES)
@@ -27,27 +44,43 @@ def test_an_interrupted_test_reports_what_it_measured(pytester, kind):
     """In the summary and in the JSON report."""
     pytester.makefile(".ini", pytest="[pytest]\nasyncio_default_fixture_loop_scope = function")
     pytester.makepyfile(test_it=SOURCE.replace("BODY", BODIES[kind]))
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-p",
-        "no:cacheprovider",
-        "--isolation-budget",
-        "--isolation-report=r.json",
-    ]
-    process = subprocess.Popen(command, cwd=pytester.path, stdout=subprocess.PIPE, text=True)
-    while not (pytester.path / "started").exists():
-        time.sleep(0.05)
-    time.sleep(1.0)
-    os.kill(process.pid, signal.SIGINT)
-    output, _ = process.communicate(timeout=30)
-    assert process.returncode == pytest.ExitCode.INTERRUPTED
+    output = interrupted(pytester.path, 20, "--isolation-budget", "--isolation-report=r.json")
     assert "test_it.py::test: interrupted; what was measured until then counts" in output
     [result] = json.loads((pytester.path / "r.json").read_text())["results"]
     assert result["interrupted"] is True
     assert result["verdicts"][0]["samples"] > 5
     assert "never awaited" not in output
+
+
+def test_the_budgets_of_an_interrupted_session_are_shown(pytester):
+    """How far they had got, with the test that was under way; nothing fails by them."""
+    budgets = "isolation_budgets =\n    query p95 < 5ms\n    never p95 < 5ms"
+    pytester.makefile(".ini", pytest=f"[pytest]\n{budgets}")
+    pytester.makepyfile(
+        test_it="""
+        import time
+
+        def query(latency):
+            with latency.span("query"):
+                time.sleep(0.01)
+
+        def test_first(latency):
+            for _ in range(60):
+                query(latency)
+
+        def test_last(latency):
+            with open("runs", "w", buffering=1) as runs:
+                while True:
+                    print(file=runs)
+                    query(latency)
+        """
+    )
+    output = interrupted(pytester.path, 20, "--isolation-budget", "--isolation-report=r.json")
+    assert "isolation_budgets: interrupted; what was measured until then counts" in output
+    assert "OVER BUDGET  span 'query'  p95 = " in output
+    [result] = [one for one in json.loads((pytester.path / "r.json").read_text())["results"] if one["verdicts"]]
+    assert (result["nodeid"], result["interrupted"]) == ("isolation_budgets", True)
+    assert result["verdicts"][0]["samples"] > 75
 
 
 def test_an_interrupted_crowd_leaves_no_task_behind(pytester):

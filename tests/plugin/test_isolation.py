@@ -65,10 +65,10 @@ def test_the_printed_command_fits_the_folder_it_was_started_in(suite, pytester, 
 
 
 def test_an_isolated_backend_passes(suite):
-    """Five runs alone, the crowd, and one more alone."""
+    """Five runs alone, the crowd, one more alone; a cancelled one and one after it for each suspension point, a crowd."""
     result = suite(LEAKY.replace("current", "own").replace("global own\n", "own = None\n"))
     result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines(["*1 scenario played 14 times: 0 findings*"])
+    result.stdout.fnmatch_lines(["*1 scenario played 27 times: 0 findings*"])
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_every_user_plays_on_its_own(suite, decorator):
         @pytest.fixture
         def thing(): return object()
         {decorator}
-        @pytest.mark.isolation(users=5)
+        @pytest.mark.isolation(users=5, cancel=False)
         async def test(user, thing):
             seen.append((user.index, user.id, id(thing)))
             await anyio.sleep(0)
@@ -219,14 +219,14 @@ def test_what_differs_between_solo_runs_is_not_held_against_anybody(suite):
         """
     )
     result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines(["*played 12 times: 0 findings*"])
+    result.stdout.fnmatch_lines(["*played 21 times: 0 findings*"])
 
 
 def test_a_starved_user_is_a_finding(suite, monkeypatch):
     """A slot that is not given back: the test comes to an end and says who waits."""
-    import pytest_isolation.engine as engine
+    import pytest_isolation.playbook as playbook
 
-    monkeypatch.setattr(engine, "_LEAST_PATIENCE_S", 0.2)
+    monkeypatch.setattr(playbook, "_LEAST_PATIENCE_S", 0.2)
     result = suite(
         """
         import anyio, pytest
@@ -277,7 +277,24 @@ def test_a_scenario_may_have_a_budget(suite):
         "--isolation-budget",
     )
     result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines(["test  150 *p95 ≤ 500 ms*pass", "*1 scenario played 206 times: 0 findings*"])
+    result.stdout.fnmatch_lines(["test  150 *p95 ≤ 500 ms*pass", "*1 scenario played 219 times: 0 findings*"])
+
+
+def test_a_crowd_in_threads_is_judged_as_often_as_it_plays(suite):
+    """Its threads look at the machine's clock all at once, while others of them begin and end."""
+    result = suite(
+        """
+        import time, pytest
+
+        @pytest.mark.parametrize("turn", range(5))
+        @pytest.mark.isolation(users=8)
+        @pytest.mark.latency(p95_ms=500)
+        def test_it(user, turn):
+            time.sleep(0.002)
+            user.observe(user.secret())
+        """
+    )
+    result.assert_outcomes(passed=5)
 
 
 def test_a_scenario_that_misses_its_budget_fails(suite):
@@ -343,7 +360,7 @@ def test_the_engine_from_code(suite):
             user.observe(user.secret("note"))
         async def test_fine(isolation):
             report = await isolation.check(fine, users=7)
-            assert report.runs == 13 and not report.findings
+            assert report.runs == 23 and not report.findings
         async def test_leak(isolation):
             await isolation.check(leaky, users=7)
         async def test_report(isolation):
@@ -404,7 +421,7 @@ def test_a_repeated_test_gets_users_of_its_own(suite):
             seen.append(user.id)
             await asyncio.sleep(0)
             user.observe(user.id)
-        def test_counts(): assert len(set(seen)) == 18
+        def test_counts(): assert len(set(seen)) == 30
         """
     )
     result.assert_outcomes(passed=3)
@@ -514,9 +531,9 @@ LASTING = {
 @pytest.mark.parametrize("fault", LASTING)
 def test_what_a_crowd_breaks_for_good_is_found_and_not_taken_for_normal(suite, monkeypatch, fault):
     """After the crowd one user is alone again, and must see what those saw who came before it."""
-    import pytest_isolation.engine as engine
+    import pytest_isolation.playbook as playbook
 
-    monkeypatch.setattr(engine, "_LEAST_PATIENCE_S", 0.3)
+    monkeypatch.setattr(playbook, "_LEAST_PATIENCE_S", 0.3)
     first_line, backend = LASTING[fault]
     test = """
         @pytest.mark.asyncio
@@ -634,3 +651,47 @@ def test_the_engine_from_code_must_be_called(suite):
     result = suite("def test(isolation): pass")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*the test takes `isolation`, and never called it*"])
+
+
+ODD = """
+    import asyncio, pytest
+
+    crowds = 0
+
+    @pytest.mark.asyncio
+    @pytest.mark.isolation(users=3, cancel=False)
+    async def test_it(user):
+        global crowds
+        crowds += user._label.startswith("user") and user.index == 0
+        await asyncio.sleep(0)
+        user.observe([user.id, "odd" if crowds in {odd} and user.index == 1 else "even"])
+"""
+
+
+@pytest.mark.parametrize(
+    ("odd", "headline", "certainty"),
+    [
+        ([1], "DIFFERENT (suspected)", "suspected: different once, and not when it was played again"),
+        ([1, 3], "DIFFERENT", "different from what users see alone"),
+    ],
+)
+def test_a_difference_in_a_crowd_is_looked_for_in_others(suite, odd, headline, certainty):
+    """A race shows in some; and what showed in one only is said to, but not let pass."""
+    result = suite(ODD.format(odd=odd))
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [f"{headline}  user-01 saw another response than alone", f"  certainty {certainty}", "  replay *"]
+    )
+
+
+def test_who_says_that_a_suspicion_is_no_fault_is_asked_when_it_is_one(suite):
+    """A confirmed difference stays a fault."""
+    conftest = """
+        def pytest_isolation_allow(finding):
+            return "seen once" if finding.confidence == "suspected" else None
+    """
+    files = {"conftest": textwrap.dedent(conftest)}
+    result = suite(ODD.format(odd=[1]), **files)
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["*allowed: user-01 saw another response than alone (seen once)"])
+    suite(ODD.format(odd=[1, 3]), **files).assert_outcomes(failed=1)

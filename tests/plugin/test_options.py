@@ -2,6 +2,8 @@
 
 import pytest
 
+from pytest_isolation.markers import ISOLATION_KEYWORDS, LATENCY_KEYWORDS
+
 SOURCE = """
     import pytest
     seen = []
@@ -118,3 +120,5 @@ def test_the_markers_are_known_to_strict_suites(suite):
     result.assert_outcomes(passed=1)
     markers = suite("", "--markers")
     markers.stdout.fnmatch_lines(["@pytest.mark.latency(*", "@pytest.mark.isolation(*"])
+    said = markers.stdout.str()
+    assert all(word.removesuffix("_ms") in said for word in (*LATENCY_KEYWORDS, *ISOLATION_KEYWORDS))

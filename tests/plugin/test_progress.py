@@ -56,6 +56,7 @@ def test_a_file_is_told_nothing(pytester):
     assert "samples over\b" not in pytester.runpytest_subprocess("--isolation-budget").stdout.str()
 
 
+@pytest.mark.soak
 def test_a_long_list_of_tests_is_told_nothing(pytester):
     """With -v each test has a line of its own."""
     assert "\b" not in on_a_terminal(pytester, "-v", "--isolation-budget")

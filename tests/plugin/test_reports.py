@@ -65,8 +65,11 @@ def test_the_report_says_what_was_proven(report):
         "expected": "<note of user-00>",
         "seen": "<note of user-04>",
         "replay": "crowd:5:3",
+        "steps": "",
+        "kept_by": "",
+        "confidence": "proven",
     }
-    assert {f["kind"] for f in results["test_failing"]["findings"]} == {"failed"}
+    assert {(f["kind"], f["confidence"]) for f in results["test_failing"]["findings"]} == {("failed", "different")}
     assert results["test_leak"]["phases"][0]["runs"] == 5
 
 

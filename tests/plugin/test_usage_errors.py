@@ -38,6 +38,11 @@ ISOLATION = {
     "users=2.5": "a whole number ≥ 1",
     "users=True": "a whole number ≥ 1",
     "users='5'": "a whole number ≥ 1",
+    "anonymous=2": "it takes the share of the crowd that has no credentials, from 0 to 1",
+    "anonymous=True": "as in anonymous=0.25",
+    "anonymous='half'": "from 0 to 1",
+    "heap=1": "True makes whatever keeps secrets in memory a finding, False does not look",
+    "anonymos=0.5": "did you mean 'anonymous'?",
 }
 
 
@@ -330,3 +335,19 @@ def test_a_backend_that_cannot_be_made_is_refused_before_anything_is_collected(s
     text = "\n".join(result.errlines)
     assert f"pytest-isolation: '{target}" in text or f"pytest-isolation: {target}" in text
     assert BACKENDS[target] in text
+
+
+def test_arrivals_that_are_too_few_for_the_quantile_are_refused_in_ci_mode(suite):
+    """It could never be decided; without CI mode only a miss is looked for, and that takes fewer."""
+    source = """
+        import pytest
+
+        @pytest.mark.asyncio
+        @pytest.mark.latency(p95_ms=500, rate=4, users=2)
+        async def test(): pass
+    """
+    result = suite(source, "--isolation-budget", "--collect-only")
+    said = "*at least 120 samples, and 8 arrivals a second make 80 in 10 s; run with --isolation-max-seconds=15,*"
+    result.stderr.fnmatch_lines([said])
+    assert suite(source, "--isolation-budget", "--isolation-max-seconds=15", "--collect-only").ret == 0
+    assert suite(source, "--collect-only").ret == 0

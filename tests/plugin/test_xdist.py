@@ -22,11 +22,15 @@ SOURCE = """
         last = user.secret("note")
         await anyio.sleep(0)
         user.observe(last)
+    @pytest.mark.memory(peak_mb=2)
+    async def test_held(): bytes(1_000_000)
     async def test_unmarked(): pass
 """
 
 
-@pytest.mark.parametrize("options", [("-n", "2"), ("-p", "no:xdist"), ("-n", "0")], ids=" ".join)
+@pytest.mark.parametrize(
+    "options", [("-n", "2"), ("-p", "no:xdist"), pytest.param(("-n", "0"), marks=pytest.mark.soak)], ids=" ".join
+)
 def test_the_summary_and_the_report_are_complete(suite, pytester, options):
     """With workers, without them, without xdist."""
     result = suite(
@@ -37,18 +41,21 @@ def test_the_summary_and_the_report_are_complete(suite, pytester, options):
         "--isolation-report=out/report.json",
         how="subprocess",
     )
-    result.assert_outcomes(passed=3, failed=2)
+    result.assert_outcomes(passed=4, failed=2)
+    assert ("  2 workers competed for the machine" in result.outlines) == (options == ("-n", "2"))
     result.stdout.fnmatch_lines_random(
         [
             "test_fast *pass",
             "test_slow *fail",
-            "2 budgets: 1 within, 1 over; 2 scenarios played 21 times: 4 findings (seed 5*",
+            "test_held  peak *pass",
+            "2 budgets: 1 within, 1 over; 1 memory limit: 1 within; 2 scenarios played 29 times: 4 findings (seed 5*",
         ]
     )
     report = json.loads((pytester.path / "out" / "report.json").read_text())
     assert sorted(r["nodeid"].rpartition("::")[2] for r in report["results"]) == [
         "test_apart",
         "test_fast",
+        "test_held",
         "test_leak",
         "test_slow",
     ]
@@ -67,6 +74,8 @@ def test_junit_shows_verdicts_and_findings(suite, pytester):
     suite(SOURCE, "-n", "2", "--junitxml=junit.xml", how="subprocess")
     xml = (pytester.path / "junit.xml").read_text()
     assert '<property name="isolation_body_p95" value="pass n=120 over=0 limit=0.5s"' in xml
+    assert '<property name="isolation_memory_peak" value="pass value=100' in xml
     assert '<property name="isolation_findings" value="4"' in xml
+    assert '<property name="isolation_confidence" value="4 proven"' in xml
     assert "Failed: OVER BUDGET  p95" in xml
     assert "Failed: LEAK  user-00 received the secret" in xml

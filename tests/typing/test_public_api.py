@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, assert_type
 import pytest
 
 if TYPE_CHECKING:
-    from pytest_isolation import Backend, Isolation, Latency, Report, User
+    from pytest_isolation import Backend, Isolation, Latency, Memory, Report, User
 
 
 def a_backend_satisfies_the_protocol_by_its_shape() -> Backend:
@@ -23,7 +23,11 @@ async def a_scenario(user: User) -> None:
     assert_type(user.secret("note"), str)
     assert_type(user.number("amount"), int)
     assert_type(user.observe([1]), list[int])
+    assert_type(user.track([1]), list[int])
     assert_type(user.index, int)
+    await user.http.get("/notes")
+    async with user.websocket("/ws", subprotocols=["chat"]) as socket:
+        await socket.send("hello")
 
 
 @pytest.mark.latency(p95_ms=10)
@@ -37,6 +41,11 @@ async def a_measurement(latency: Latency) -> None:
     async def part() -> None: ...
 
     await latency.measure(part)
+
+
+@pytest.mark.memory(growth_kb=10, per_object_kb=5)
+def a_weighing(memory: Memory) -> None:
+    assert_type(memory.weigh({"user": 3}, shared=[memory]), int)
 
 
 def several_users(users: Callable[[int], list[User]]) -> None:

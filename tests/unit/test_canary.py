@@ -192,3 +192,19 @@ def test_a_gzip_member_inside_a_multipart_body_is_found():
     """Bodies are often parts of bodies."""
     body = b"--b\r\n\r\n" + gzip.compress(SECRET.encode()) + b"\r\n--b--"
     assert (KEY, 7, "note") in {hit[:3] for hit in find(body)}
+
+
+@pytest.mark.parametrize("form", [form for form, texts in FORMS.items() if isinstance(texts[0], str)])
+def test_of_many_values_those_are_searched_in_which_there_may_be_one(form):
+    """In whatever form it is written."""
+    for text in FORMS[form]:
+        assert 2 in canary.suspects(["hello", 1, text, None, 2.5, True, "H4sI"])
+    assert 2 in canary.suspects(["a", "b", b"bytes"])
+    assert 2 in canary.suspects(["hello", 1, mint_number(KEY, 7, 3)])
+    assert 2 in canary.suspects(["hello", 1, float(mint_number(KEY, 7, 3))])
+
+
+def test_of_values_without_any_none_is_searched():
+    """All of them were, in one go."""
+    values = ["hello", 1, None, 2.5, True, "", 10**400]
+    assert [index for index in range(len(values)) if index in canary.suspects(values)] == []

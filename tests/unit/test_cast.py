@@ -176,3 +176,21 @@ def test_what_is_observed_after_the_run_was_told_is_late_and_handed_out_once():
     [late] = cast.late_runs()
     assert (late.user, [observation.value for observation in late.observations]) == ("user-00", ["late"])
     assert cast.late_runs() == []
+
+
+SHARES = {(8, 0.25): [3, 7], (5, 0.5): [1, 4], (4, 0.01): [3], (3, 1.0): [0, 1, 2], (4, 0.0): [], (1, 0.5): []}
+
+
+@pytest.mark.parametrize(("count", "share"), SHARES)
+def test_anonymous_users_are_spread_over_the_crowd(count, share):
+    """One at least, where there is a share."""
+    cast = Cast(1, "test")
+    cast.anonymous = share
+    assert [user.index for user in cast.users(count) if user.anonymous] == SHARES[count, share]
+
+
+def test_every_other_of_those_who_play_alone_is_anonymous():
+    """So that both stories are learnt from two at least."""
+    cast = Cast(1, "test")
+    cast.anonymous = 0.01
+    assert [user.anonymous for user in cast.users(5, "solo")] == [False, True, False, True, False]

@@ -11,6 +11,7 @@ import uuid
 from array import array
 from unittest.mock import MagicMock, Mock
 
+import pydantic
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -143,6 +144,32 @@ def test_plain_values_stay_what_they_are(value):
 def test_every_kind_of_value_is_taken_apart(value, expected):
     """Containers, records, responses; a subclass of str by its value, not by its __str__."""
     assert snapshot(value) == expected
+
+
+class Note(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="allow")
+    text: str
+
+    @pydantic.computed_field
+    @property
+    def length(self) -> int:
+        return len(self.text)
+
+    @pydantic.computed_field
+    @property
+    def broken(self) -> int:
+        raise ValueError("not yet")
+
+
+class Notes(pydantic.RootModel[list[Note]]):
+    pass
+
+
+def test_of_a_model_all_is_taken_that_is_sent():
+    """Its fields, what else it was given, and what it computes; in others as well."""
+    note = {"text": "hi", "colour": "red", "length": 2, "broken": "<ValueError while it was computed>"}
+    assert snapshot(Note(text="hi", colour="red")) == note
+    assert snapshot(Notes([Note(text="hi", colour="red")])) == {"root": [note]}
 
 
 def test_what_has_no_order_is_a_bag():
@@ -305,3 +332,24 @@ def test_a_mock_is_not_what_it_claims_to_be():
     """It has headers, a status and a mapping, if it is asked."""
     assert snapshot(Mock(text="hello"))["text"] == "hello"
     assert "Mock" in str(snapshot(MagicMock()))
+
+
+@pytest.mark.parametrize(
+    ("rows", "copy"),
+    [
+        ([], []),
+        ([{}], [{}]),
+        ([{"a": 1, "b": None}, {"a": "x"}], [{"a": 1, "b": None}, {"a": "x"}]),
+        ([{"a": 1}, {2: "x"}], [{"a": 1}, {"2": "x"}]),
+        ([{"a": 1}, {"b": (1, 2)}], [{"a": 1}, {"b": [1, 2]}]),
+        ([{"a": Loud("x")}], [{"a": "x"}]),
+        ([{"a": 1}, [2]], [{"a": 1}, [2]]),
+    ],
+)
+def test_a_table_is_a_copy_of_its_own(rows, copy):
+    """Of plain values, however its rows are made; what is changed later was not seen."""
+    taken = snapshot(rows)
+    for row in rows:
+        row.clear()
+    assert taken == copy
+    assert all(type(value) is not Loud for row in taken for value in row)

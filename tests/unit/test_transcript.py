@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pytest_isolation.model import Observation
 from pytest_isolation.users.cast import Cast, run_of
 from pytest_isolation.users.snapshot import Bag, snapshot
-from pytest_isolation.users.transcript import Leaf, Story, labeller, leaves, place, plainly, rename, shorten
+from pytest_isolation.users.transcript import Leaf, Story, contrast, labeller, leaves, place, plainly, rename, shorten
 
 
 class Theatre:
@@ -305,10 +305,31 @@ def test_a_long_text_is_cut_and_says_how_long_it_was():
     assert shorten("a" * 1000) == "a" * 300 + "… (1,000 characters)"
 
 
+def test_two_long_texts_are_shown_where_they_differ():
+    """From shortly before; else both might read the same."""
+    expected, seen = contrast("same " * 200 + "one" + " end" * 200, "same " * 200 + "two" + " end" * 200)
+    assert expected == "…" + "same " * 8 + "one" + (" end" * 200)[:257] + "… (1,803 characters)"
+    assert seen == expected.replace("one", "two")
+    assert contrast("short one", "short two") == ("short one", "short two")
+    assert contrast("a" * 400, "a" * 390) == (
+        "…" + "a" * 50 + " (400 characters)",
+        "…" + "a" * 40 + " (390 characters)",
+    )
+
+
+@pytest.mark.parametrize("is_ordered", [True, False])
+def test_the_order_of_a_list_means_nothing_where_the_scenario_says_so(theatre, is_ordered):
+    """What is in it still does."""
+    rows = [{"id": number} for number in range(3)]
+    story = theatre.alone(lambda user: user.observe({"rows": rows}, ordered=is_ordered))
+    assert bool(theatre.differences(story, lambda u: u.observe({"rows": rows[::-1]}, ordered=is_ordered))) is is_ordered
+    assert theatre.differences(story, lambda u: u.observe({"rows": [*rows[:2], {"id": 7}]}, ordered=is_ordered))
+
+
 def test_renaming_leaves_a_text_without_canaries_alone():
     """Nothing is lost."""
     assert rename("plain", lambda hit: "?") == "plain"
-    assert snapshot(Observation("a", 1)) == {"channel": "a", "value": 1}
+    assert snapshot(Observation("a", 1, at=2.5)) == {"channel": "a", "value": 1, "response": None, "at": 2.5}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,411 @@
+"""What a pool lends belongs to one user at a time, and comes back once and clean."""
+
+import textwrap
+
+# pytester forgets what an inner run has imported, and these do not bear being imported twice.
+import asyncpg  # noqa: F401
+import httpx  # noqa: F401
+import pytest
+import redis.asyncio  # noqa: F401
+import servers
+
+POOL = """
+    import asyncio, pytest
+
+    class Buffer:
+        def __init__(self):
+            self.text = ""
+        def write(self, text):
+            self.text += text
+
+    class Pool:
+        def __init__(self, limit=50):
+            self.max_size = limit
+            self.free = []
+        async def acquire(self):
+            await asyncio.sleep(0)
+            return self.free.pop() if self.free else Buffer()
+        def release(self, buffer):
+            self.free.append(buffer)
+
+    pool = Pool()
+
+    @pytest.mark.asyncio
+    @pytest.mark.isolation(users=6, cancel=False)
+    async def test_it(user, isolation_watch):
+        isolation_watch(pool, dirt=lambda buffer: buffer.text, uses=["write"])
+        user.observe(await handle(user.id))
+"""
+# Each: what goes wrong, its correct twin, and the lines of the report.
+FAULTS = {
+    "two owners": (
+        """
+        async def handle(user_id):
+            buffer = await pool.acquire()
+            pool.release(buffer)
+            pool.free.append(buffer)
+            mine = await pool.acquire()
+            await asyncio.sleep(0.01)
+            pool.free = [one for one in pool.free if one is not mine]
+            pool.release(mine)
+            return user_id
+        """,
+        """
+        async def handle(user_id):
+            mine = await pool.acquire()
+            await asyncio.sleep(0.01)
+            pool.release(mine)
+            return user_id
+        """,
+        [
+            "POOL  user-0? was given Buffer 1 while user-0? still had it",
+            "  channel   Pool",
+            "*acquired it at test_it.py:* in handle*",
+        ],
+    ),
+    "use after release": (
+        """
+        late = []
+        async def handle(user_id):
+            buffer = await pool.acquire()
+            pool.release(buffer)
+            await asyncio.sleep(0.01)
+            buffer.write("")
+            return user_id
+        """,
+        """
+        async def handle(user_id):
+            buffer = await pool.acquire()
+            buffer.write("")
+            await asyncio.sleep(0.01)
+            pool.release(buffer)
+            return user_id
+        """,
+        ["POOL  solo-00 used Buffer 1 after having returned it"],
+    ),
+    "dirty": (
+        """
+        async def handle(user_id):
+            buffer = await pool.acquire()
+            buffer.write(user_id)
+            pool.release(buffer)
+            return user_id
+        """,
+        """
+        async def handle(user_id):
+            buffer = await pool.acquire()
+            buffer.write(user_id)
+            buffer.text = ""
+            pool.release(buffer)
+            return user_id
+        """,
+        ["POOL  solo-01 was given Buffer 1 as solo-00 had left it", "*<id of solo-00>*"],
+    ),
+    "never returned": (
+        """
+        kept = []
+        async def handle(user_id):
+            kept.append(await pool.acquire())
+            return user_id
+        """,
+        """
+        kept = []
+        async def handle(user_id):
+            if not kept:  # one for all
+                kept.append(await pool.acquire())
+            await asyncio.sleep(0)
+            return user_id
+        """,
+        ["POOL  solo-01 never returned Buffer 2", "*acquired it at test_it.py:* in handle*"],
+    ),
+    "dropped": (
+        """
+        async def handle(user_id):
+            buffer = await pool.acquire()
+            return user_id
+        """,
+        """
+        async def handle(user_id):
+            buffer = await pool.acquire()
+            async def return_it():
+                await asyncio.sleep(0.02)
+                pool.release(buffer)
+            asyncio.create_task(return_it())  # within the time that things have to settle
+            return user_id
+        """,
+        ["POOL  solo-00 dropped Buffer 1 instead of returning it"],
+    ),
+    "returned twice": (
+        """
+        async def handle(user_id):
+            buffer = await pool.acquire()
+            pool.release(buffer)
+            pool.release(buffer)
+            pool.free.clear()
+            return user_id
+        """,
+        """
+        async def handle(user_id):
+            for _ in range(2):
+                buffer = await pool.acquire()
+                pool.release(buffer)
+            return user_id
+        """,
+        ["POOL  solo-00 returned Buffer 1 which was not lent: it had been returned before"],
+    ),
+    "grown past its limit": (
+        """
+        pool.max_size = 5
+        async def handle(user_id):
+            buffer = await pool.acquire()
+            await asyncio.sleep(0.01)
+            pool.release(buffer)
+            return user_id
+        """,
+        """
+        pool.max_size = 6
+        async def handle(user_id):
+            buffer = await pool.acquire()
+            await asyncio.sleep(0.01)
+            pool.release(buffer)
+            return user_id
+        """,
+        ["POOL  user-05 was given Buffer 6, one too many", '*"6 are lent at once, and its limit is 5*'],
+    ),
+}
+
+
+@pytest.mark.parametrize("what", FAULTS)
+def test_it_is_found(suite, what):
+    """And the report names who, what and whose."""
+    fault, _, lines = FAULTS[what]
+    suite(POOL + textwrap.indent(textwrap.dedent(fault), "    ")).stdout.fnmatch_lines([f"*{line}*" for line in lines])
+
+
+@pytest.mark.parametrize("what", FAULTS)
+def test_its_correct_twin_passes(suite, what, twin):
+    """Nothing is found where everything comes back."""
+    twin.is_silent(suite(POOL + textwrap.indent(textwrap.dedent(FAULTS[what][1]), "    ")))
+
+
+@pytest.fixture(scope="module")
+def postgres():
+    """A real one."""
+    with servers.postgres() as server:
+        yield server.url
+
+
+@pytest.fixture(scope="module")
+def valkey():
+    """A real one."""
+    with servers.valkey() as server:
+        yield server.url
+
+
+REAL = """
+    import asyncio, asyncpg, pytest, pytest_asyncio, redis, redis.asyncio
+
+    @pytest_asyncio.fixture
+    async def pool():
+        {pool}
+        kept = []
+        yield pool, kept
+        {close}
+        await asyncio.sleep(0.01)
+
+    @pytest.mark.asyncio
+    @pytest.mark.isolation(users=4, cancel={cancel})
+    async def test_it(user, pool, isolation_watch):
+        pool, kept = pool
+        isolation_watch(pool)
+        {use}
+        user.observe(user.id)
+"""
+ASYNCPG = (
+    "pool = await asyncpg.create_pool('{url}', min_size=1, max_size=9)",
+    "[await pool.release(one) for one in kept]; await pool.close()",
+)
+REDIS = (
+    "pool = redis.asyncio.Redis.from_url('{url}', max_connections=9)",
+    "[await pool.connection_pool.release(one) for one in kept]; await pool.aclose()",
+)
+USES = {
+    "asyncpg": (
+        ASYNCPG,
+        "async with pool.acquire() as connection: await connection.fetchval('SELECT 1'); await pool.release(connection)",
+        "kept.append(await pool.acquire())",
+        "*POOL  solo-01 never returned Connection 2",
+    ),
+    "redis-py": (
+        REDIS,
+        "await pool.set('key', user.id); await pool.get('key')",
+        "kept.append(await pool.connection_pool.get_connection())",
+        "*POOL  solo-01 never returned Connection 2",
+    ),
+}
+
+
+@pytest.mark.parametrize("library", USES)
+@pytest.mark.parametrize("cancel", [False, True])
+def test_a_real_pool_is_watched_as_it_is(suite, request, library, cancel):
+    """Nothing is found where connections come back; of asyncpg they may be returned twice."""
+    (pool, close), use, _, _ = USES[library]
+    url = request.getfixturevalue("postgres" if library == "asyncpg" else "valkey")
+    suite(REAL.format(pool=pool.format(url=url), close=close, use=use, cancel=cancel)).assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize("library", USES)
+def test_what_a_real_pool_misses_is_found(suite, request, library):
+    """A connection that is kept."""
+    (pool, close), _, use, line = USES[library]
+    url = request.getfixturevalue("postgres" if library == "asyncpg" else "valkey")
+    result = suite(REAL.format(pool=pool.format(url=url), close=close, use=use, cancel=False))
+    result.stdout.fnmatch_lines([line])
+    result.assert_outcomes(failed=1)
+
+
+LEFT = {
+    "a role": ("SET ROLE pg_monitor", "RESET ROLE", "role 'pg_monitor'"),
+    "a temporary table": (
+        "CREATE TEMP TABLE IF NOT EXISTS draft (x int)",
+        "DROP TABLE draft",
+        "temporary table draft",
+    ),
+    "a setting": ("SET search_path = pg_catalog", "", ""),  # its own reset forgets it
+}
+
+
+@pytest.mark.parametrize("what", LEFT)
+def test_what_the_reset_of_asyncpg_forgets_is_found(suite, postgres, what):
+    """A role and a temporary table."""
+    leave, take_back, named = LEFT[what]
+    use = "async with pool.acquire() as connection: await connection.execute({!r})"
+    pool, close = ASYNCPG
+    options = {"pool": pool.format(url=postgres), "close": close}
+    if named:
+        result = suite(REAL.format(use=use.format(leave), cancel=False, **options))
+        result.stdout.fnmatch_lines([f"SESSION  Connection 1 went back to the pool with {named}, set by solo-00"])
+    use = use.format(f"{leave}; {take_back}")
+    suite(REAL.format(use=use, cancel=True, **options)).assert_outcomes(passed=1)
+
+
+def test_a_pool_tells_by_itself(suite):
+    """Where it has other methods, or none."""
+    suite("""
+        import asyncio, pytest
+        free = []
+
+        @pytest.mark.asyncio
+        @pytest.mark.isolation(users=4, cancel=False)
+        async def test_it(user, isolation_watch):
+            recorder = isolation_watch.recorder("buffers", limit=4)
+            buffer = free.pop() if free else bytearray()
+            recorder.acquired(buffer, dirt=buffer.decode())
+            recorder.used(buffer)
+            buffer += user.id.encode()
+            await asyncio.sleep(0)
+            recorder.released(buffer)
+            free.append(buffer)
+            user.observe(user.id)
+    """).stdout.fnmatch_lines(
+        [
+            "*POOL  solo-01 was given bytearray 1 as solo-00 had left it",
+            "  channel   buffers",
+            '  seen      "<id of solo-00>; solo-00 acquired it at test_it.py:*',
+        ]
+    )
+
+
+def test_a_lease_stands_for_what_is_lent(suite):
+    """``of`` says what is in it, and a lease that is dropped is missed."""
+    suite("""
+        import asyncio, pytest
+
+        class Lease:
+            def __init__(self, thing): self.thing = thing
+        class Pool:
+            free = [object()]
+            def acquire(self): return Lease(self.free[0])
+            def release(self, lease): pass
+        pool = Pool()
+
+        @pytest.mark.asyncio
+        @pytest.mark.isolation(users=4, cancel=False)
+        async def test_it(user, isolation_watch):
+            isolation_watch(pool, name="slots", of=lambda lease: lease.thing)
+            lease = pool.acquire()
+            await asyncio.sleep(0)
+            pool.release(lease)
+            user.observe(user.id)
+    """).stdout.fnmatch_lines(["*POOL  user-01 was given object 1 while user-00 still had it", "  channel   slots"])
+
+
+def test_what_is_no_pool_is_refused(suite):
+    """With what is one."""
+    suite("""
+        def test_it(isolation_watch):
+            isolation_watch({})
+    """).stdout.fnmatch_lines(
+        ["*a dict is no pool that is known: isolation_watch(pool) takes an engine of SQLAlchemy*"]
+    )
+
+
+def test_checks_from_code_hear_of_it(suite):
+    """``isolation.check`` plays users of its own."""
+    suite("""
+        import asyncio, pytest
+        class Pool:
+            kept = []
+            def acquire(self): return object()
+            def release(self, thing): pass
+        pool = Pool()
+
+        @pytest.mark.asyncio
+        async def test_it(isolation, isolation_watch):
+            isolation_watch(pool)
+            async def scenario(user):
+                pool.kept.append(pool.acquire())
+                user.observe(user.id)
+                await asyncio.sleep(0)
+            report = await isolation.check(scenario, users=3, fail=False)
+            assert {finding.kind for finding in report.findings} == {"pool"}
+    """).assert_outcomes(passed=1)
+
+
+OVER_HTTP = """
+    import asyncio, httpx, pytest, pytest_asyncio
+
+    async def answer(reader, writer):
+        while await reader.readline() not in (b"\\r\\n", b""):
+            pass
+        writer.write(b"HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\nConnection: close\\r\\n\\r\\nok")
+        await writer.drain()
+        writer.close()
+
+    @pytest_asyncio.fixture
+    async def client():
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+            yield client
+        server.close()
+        await asyncio.sleep(0.01)
+
+    kept = []
+
+    @pytest.mark.asyncio
+    @pytest.mark.isolation(users=4, cancel=False)
+    async def test_it(user, client, isolation_watch):
+        isolation_watch(client)
+        assert (await client.get("/")).text == "ok"
+        response = await client.send(client.build_request("GET", "/"), stream=True)
+        USE
+        user.observe(user.id)
+"""
+
+
+def test_a_response_that_nobody_closes_keeps_a_connection(suite):
+    """Of a client of httpx."""
+    result = suite(OVER_HTTP.replace("USE", "kept.append(response)"))
+    result.stdout.fnmatch_lines(["POOL  solo-01 never returned response *", "  channel   client of httpx"])
+    suite(OVER_HTTP.replace("USE", "await response.aclose()")).assert_outcomes(passed=1)
