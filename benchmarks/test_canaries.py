@@ -7,8 +7,8 @@ import string
 import time
 
 import pytest
+from side_by_side import interleaved, timed
 
-from conftest import interleaved, timed
 from pytest_isolation.users.canary import encode_key, find, mint
 
 RNG = random.Random(1)

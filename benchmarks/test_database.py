@@ -7,11 +7,11 @@ from time import perf_counter
 
 import pytest
 import servers
+from side_by_side import interleaved
 from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
-from conftest import interleaved
 from reference_impl.database import Database, Note
 
 ROUNDS, TASKS, EACH = 9, 100, 5

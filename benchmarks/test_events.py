@@ -31,7 +31,9 @@ class Server:
         async with asyncio.timeout(20):
             while True:
                 try:
-                    await asyncio.open_connection("127.0.0.1", self.port)
+                    _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+                    writer.close()
+                    await writer.wait_closed()
                     break
                 except OSError:
                     await asyncio.sleep(0.05)

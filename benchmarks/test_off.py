@@ -6,8 +6,7 @@ import subprocess
 import sys
 
 import pytest
-
-from conftest import interleaved, timed
+from side_by_side import interleaved, timed
 
 ALONE = (
     "-p",

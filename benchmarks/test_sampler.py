@@ -3,8 +3,10 @@
 import asyncio
 import statistics
 import time
+from dataclasses import replace
 
-from conftest import interleaved
+from side_by_side import interleaved
+
 from pytest_isolation.latency.noise import MachineClock
 from pytest_isolation.latency.sampler import Limits, sample_async, sample_sync
 from pytest_isolation.latency.spans import Ledger
@@ -42,8 +44,9 @@ async def bare(body, n):
 
 
 async def ours(body, n):
-    taken = ledger()
-    await sample_async(body, taken, Limits(seconds=60, samples=n))
+    """As many runs, the first of which warm up."""
+    taken, limits = ledger(), Limits(seconds=60)
+    await sample_async(body, taken, replace(limits, samples=n - limits.warm_up))
     return taken.samples[None]
 
 
@@ -76,7 +79,7 @@ def test_async_sample_against_a_bare_awaited_loop(benchmark, figure):
 def test_async_wall_against_a_bare_awaited_loop(benchmark, figure):
     """The time that a test takes, for a body of a hundred microseconds."""
     mine, theirs, ratio = interleaved(
-        async_wall(ours, hundred_microseconds, 500), async_wall(bare, hundred_microseconds, 500), 21
+        async_wall(ours, hundred_microseconds, 2000), async_wall(bare, hundred_microseconds, 2000), 11
     )
     figure(
         "async wall per sample / bare awaited loop, 100 µs body",
@@ -122,13 +125,3 @@ def test_sync_sample_against_pytest_benchmark(benchmark, figure):
         most=1.0,
         details=f"{ours_s * 1e9:.0f} / {theirs * 1e9:.0f} ns",
     )
-
-
-def test_one_decision(benchmark, figure):
-    """The evidence on both sides, after a block of samples."""
-    from pytest_isolation.latency.decide import ExceedanceTest
-
-    test = ExceedanceTest(0.95)
-    benchmark(lambda: test.log_evidence(37, 600))
-    seconds = benchmark.stats.stats.median
-    figure("one decision", seconds * 1e6, "µs", most=20)
