@@ -13,12 +13,13 @@ from pytest_isolation.targets.connection_state import (
     Question,
     State,
     accuse,
+    left_in,
     read_with_asyncpg,
     read_with_psycopg,
     read_with_psycopg_async,
 )
 from pytest_isolation.targets.hearing import hear_asyncpg, hear_psycopg
-from pytest_isolation.targets.statements import names_set
+from pytest_isolation.targets.statements import names_set, takes_role
 from pytest_isolation.users.lendings import Lending, Lendings
 
 # A worker of the pool puts a connection back.
@@ -57,8 +58,10 @@ class Look:
     def _hear(self, statement: str | None, parameters: Any) -> None:
         if statement is not None:
             self._names.update(dict.fromkeys(names_set(statement, parameters)))
+            self._lending.takes_roles |= takes_role(statement)
 
     def _judge(self, driver: Any, state: State, at_end: bool) -> None:
+        state = left_in(self._lending, state)
         if driver not in self._clean:
             self._clean[driver] = dict(state if self._fresh is None else self._fresh)
             hear = hear_psycopg if hasattr(driver, "pgconn") else hear_asyncpg
@@ -105,7 +108,7 @@ class LookAsync(Look):
         connect = self._pool._get_new_connection if self._is_asyncpg else self._pool._connect
         new = await connect()
         try:
-            self._fresh = await self._read(new, Question([*self._names], thorough=True))
+            self._fresh = left_in(self._lending, await self._read(new, Question([*self._names], thorough=True)))
         finally:
             await new.close()
 
@@ -147,7 +150,8 @@ class LookSync(Look):
         try:
             if self._is_late and self._fresh is None:
                 with self._pool._connect() as new:
-                    self._fresh = read_with_psycopg(new, Question([*self._names], thorough=True))
+                    state = read_with_psycopg(new, Question([*self._names], thorough=True))
+                    self._fresh = left_in(self._lending, state)
             state = read_with_psycopg(driver, self._asked(driver, at_end))
         except BaseException:
             self._release(driver)

@@ -20,6 +20,7 @@ from pytest_isolation.users.lendings import Lending, Lendings
 State = Mapping[str, str]
 
 SETTING = "setting "
+_UNBOUND = "unbound "
 OPEN = "an open transaction"
 _USUAL = (
     *("search_path", "TimeZone", "DateStyle", "IntervalStyle", "row_security", "session_replication_role"),
@@ -47,18 +48,23 @@ SELECT pg_catalog.json_build_object(
 _MORE = """
     'more settings', (SELECT pg_catalog.json_object_agg(name, setting) FROM pg_catalog.pg_settings
         WHERE source = 'session' AND setting IS DISTINCT FROM reset_val
-            AND name <> ALL(CAST({names} AS pg_catalog.text[]))),"""
+            AND name <> ALL(CAST({names} AS pg_catalog.text[]))),
+    'unbound', (SELECT pg_catalog.json_object_agg(CAST(oid AS pg_catalog.regclass), current_user)
+        FROM pg_catalog.pg_class WHERE relrowsecurity AND NOT pg_catalog.row_security_active(oid)),"""
 _WITH_ASYNCPG, _MORE_WITH_ASYNCPG = (_POSTGRES.format(names="$1", more=m) for m in ("", _MORE.format(names="$1")))
 _WITH_PSYCOPG, _MORE_WITH_PSYCOPG = (
     _POSTGRES.format(names="%(names)s", more=m) for m in ("", _MORE.format(names="%(names)s"))
 )
 _MANY = ("temporary table", "LISTEN", "cursor", "prepared statement", "advisory lock", "attached database")
-_PRAGMAS = ("foreign_keys", "query_only", "read_uncommitted", "recursive_triggers", "ignore_check_constraints")
+_PRAGMAS = (
+    *("foreign_keys", "query_only", "read_uncommitted", "recursive_triggers", "ignore_check_constraints"),
+    *("busy_timeout", "locking_mode", "trusted_schema", "writable_schema", "reverse_unordered_selects"),
+)
 _SQLITE = f"""
 SELECT json_object(
     'temporary table', (SELECT json_group_array(name) FROM temp.sqlite_master WHERE type IN ('table', 'view')),
     'attached database', (SELECT json_group_array(name) FROM pragma_database_list WHERE name NOT IN ('main', 'temp')),
-    {", ".join(f"'PRAGMA {name}', (SELECT {name} FROM pragma_{name})" for name in _PRAGMAS)}
+    {", ".join(f"'PRAGMA {name}', (SELECT * FROM pragma_{name})" for name in _PRAGMAS)}
 )
 """  # noqa: S608 # of constants
 
@@ -178,11 +184,25 @@ def _told(said: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield from ((name, f" = {text!r}") for name, text in value.items() if text)
         elif what == "more settings":
             yield from ((f"{SETTING}{name}", f" = {text!r}") for name, text in (value or {}).items())
+        elif what == "unbound":
+            yield from ((f"{_UNBOUND}{table}", role) for table, role in (value or {}).items())
         elif what in _MANY:
             names = json.loads(value) if isinstance(value, str) else value  # as SQLite's subqueries give it
             yield from ((f"{what} {name}", "") for name in names or ())
         elif value not in (None, "none"):
             yield what, f" {value!r}"
+
+
+def left_in(lending: Lending, state: State) -> State:
+    """What may be a borrower's doing of all that was read; which policies do not bind whom is none.
+
+    Args:
+        lending: the record of the pool, which remembers that.
+        state: as it was read.
+    """
+    unbound = {what: role for what, role in state.items() if what.startswith(_UNBOUND)}
+    lending.unbound.update((what.removeprefix(_UNBOUND), role) for what, role in unbound.items())
+    return {what: value for what, value in state.items() if what not in unbound} if unbound else state
 
 
 def accuse(

@@ -15,10 +15,10 @@ from typing import Any
 from weakref import WeakKeyDictionary, ref
 
 from pytest_isolation.model import Lapse, Mishap
-from pytest_isolation.targets.connection_state import OPEN, READERS, Question, State, accuse, is_open
+from pytest_isolation.targets.connection_state import OPEN, READERS, Question, State, accuse, is_open, left_in
 from pytest_isolation.targets.hearing import Ears
 from pytest_isolation.targets.noted import is_note, noted
-from pytest_isolation.targets.statements import is_harmless, names_set, of_sequences
+from pytest_isolation.targets.statements import is_harmless, names_set, of_sequences, takes_role
 from pytest_isolation.users.lendings import Holder, Lending, Lendings
 
 
@@ -204,6 +204,7 @@ class _Watcher:
             self._lending.has_committed = True
         if self._read is not None:
             self._names.update(dict.fromkeys(names_set(statement, parameters)))
+            self._lending.takes_roles |= takes_role(statement)
 
     def _listen(self, connection: Any, entry: Any, seen: _Seen) -> bool:
         known = ref(entry)
@@ -213,6 +214,7 @@ class _Watcher:
                 seen.suspect = True
             if statement is not None:
                 self._names.update(dict.fromkeys(names_set(statement, parameters)))
+                self._lending.takes_roles |= takes_role(statement)
             self._count(known(), seen, "moves?" if statement is None else of_sequences(statement))
 
         return self._ears.listen(connection, hear)
@@ -299,7 +301,8 @@ class _Watcher:
         driver = _driver(connection)
         try:
             state = self._read(driver, asked)
-            return {**marked, **(_awaited(state) if isinstance(state, Awaitable) else state)}
+            state = _awaited(state) if isinstance(state, Awaitable) else state
+            return {**marked, **left_in(self._lending, state)}
         except Exception as error:
             if _is_dead(driver):
                 return None

@@ -19,6 +19,10 @@ _CALL = re.compile(r"([\w.]+)\s*\(")
 _SEQUENCE_READ = re.compile(r"\b(?:lastval|currval)\s*\(", re.IGNORECASE)
 _SEQUENCE_MOVED = re.compile(r"\binsert\s+into\b|\bnextval\s*\(", re.IGNORECASE)
 _SEQUENCE_FORGOTTEN = re.compile(r"\bdiscard\s+(?:sequences|all)\b", re.IGNORECASE)
+_ROLE = re.compile(
+    r"\bset\s+(?:local\s+|session\s+)?(?:role|session\s+authorization)\b|set_config\s*\(\s*'(?:role|session_auth)",
+    re.IGNORECASE,
+)
 _BEGIN = """
     select insert update delete merge with values table begin start commit end rollback abort savepoint release show
     fetch move
@@ -84,6 +88,12 @@ def names_set(statement: str, parameters: object) -> Iterator[str]:
 @lru_cache(maxsize=1000)
 def _written(statement: str) -> tuple[str, ...]:
     return tuple(_NAMED.findall(statement))
+
+
+@lru_cache(maxsize=1000)
+def takes_role(statement: str) -> bool:
+    """What follows it may be somebody else's doing, as far as permissions go."""
+    return _ROLE.search(statement) is not None
 
 
 @lru_cache(maxsize=1000)

@@ -16,7 +16,7 @@ from pytest_isolation.model import Lapse, Mishap
 from pytest_isolation.users.at_work import AT_WORK
 from pytest_isolation.users.whereabouts import Place, caller, shown
 
-_REMEMBERED = 8
+_REMEMBERED, _NAMED = 8, 3
 
 
 class Holder(NamedTuple):
@@ -170,13 +170,7 @@ class Lendings:
     @property
     def notes(self) -> list[str]:
         """What makes silence less worth than it looks."""
-        remarks = [pool.remark for pool in self.pools if pool.remark]
-        return remarks + [
-            f"{pool.name}: nothing was committed, and a rollback takes away most of what a user can leave in a "
-            "connection; let the scenario commit"
-            for pool in self.pools
-            if pool.has_committed is False and any(holder.scene for thing in pool.things for holder in thing.past)
-        ]
+        return [note for pool in self.pools for note in _notes_on(pool)]
 
     def tell(self, mishap: Mishap) -> None:
         """Something went wrong; outside of a scene that is nobody's fault."""
@@ -212,12 +206,16 @@ class Lending:
         has_committed: somebody has; None where that is not known.
         describe: what to say of an object that was never returned.
         remark: what could not be seen of it.
+        unbound: tables whose row-level security does not apply to those who come through it, and who these are.
+        takes_roles: some statement took another role.
     """
 
     def __init__(self, lendings: Lendings, name: str, limit: int | None, noun: str, lock: threading.RLock) -> None:
         self.name = name
         self.has_committed: bool | None = None
         self.remark = ""
+        self.unbound: dict[str, str] = {}
+        self.takes_roles = False
         self.describe: Callable[[Any], str] = lambda _thing: ""
         self._began = lendings.scenes
         self._lendings = lendings
@@ -354,3 +352,20 @@ class Lending:
 def _are_two(one: Holder, other: Holder) -> bool:
     """They are certainly not the same user."""
     return one.number is not None and other.number is not None and one.number != other.number
+
+
+def _notes_on(pool: Lending) -> Iterator[str]:
+    if pool.remark:
+        yield pool.remark
+    if pool.has_committed is False and any(holder.scene for thing in pool.things for holder in thing.past):
+        yield (
+            f"{pool.name}: nothing was committed, and a rollback takes away most of what a user can leave in a "
+            "connection; let the scenario commit"
+        )
+    if pool.unbound and not pool.takes_roles:
+        tables = [*pool.unbound]
+        named = ", ".join(tables[:_NAMED]) + (f" and {len(tables) - _NAMED} more" if len(tables) > _NAMED else "")
+        yield (
+            f"{pool.name}: row-level security of {named} hides nothing from {pool.unbound[tables[0]]!r} (a superuser, "
+            "the table's owner without FORCE, or BYPASSRLS); connect with a role that it binds"
+        )

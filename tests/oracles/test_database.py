@@ -362,6 +362,7 @@ ON_SQLITE = {
     "a temporary table": ("CREATE TEMP TABLE IF NOT EXISTS draft (x)", "DROP TABLE draft", "temporary table draft"),
     "another database": ("ATTACH ':memory:' AS uUSER_ID", "DETACH uUSER_ID", "attached database u<id of solo-00>"),
     "a pragma": ("PRAGMA query_only = 1", "PRAGMA query_only = 0", "PRAGMA query_only 1"),
+    "how long it waits": ("PRAGMA busy_timeout = 7", "PRAGMA busy_timeout = 5000", "PRAGMA busy_timeout 7"),
 }
 
 

@@ -311,3 +311,43 @@ def test_a_pool_that_lends_to_nobody_is_said_not_to_be_looked_at(suite, url):
     result = run(suite, url, handle)
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["*what lies in it was not looked at when a scene had ended*LookupError: no user*"])
+
+
+ROWS = """
+    async def handle(engine, user):
+        async with engine.connect() as connection:
+            await connection.execute(text("SELECT set_config('app.user_id', :id, true)"), {"id": user.id})
+            TAKE
+            await connection.execute(text("INSERT INTO docs (owner) VALUES (:id)"), {"id": user.id})
+            rows = await connection.execute(text("SELECT owner FROM docs"))
+            user.observe(sorted({row.owner for row in rows}))
+            await connection.commit()
+"""
+
+
+@pytest.fixture
+def documents(postgres):
+    """None yet, and numbered."""
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute("TRUNCATE docs")
+        connection.execute("CREATE SEQUENCE IF NOT EXISTS ids")
+        connection.execute("ALTER TABLE docs ALTER id SET DEFAULT nextval('ids')")
+        connection.execute("GRANT ALL ON SEQUENCE ids TO visitor")
+
+
+def test_rows_that_row_level_security_does_not_hide_are_found(suite, url, documents):
+    """They are other users' secrets, and a note says why nothing was hidden."""
+    result = run(suite, url, ROWS.replace("TAKE", ""))
+    result.stdout.fnmatch_lines(
+        [
+            "LEAK  solo-01 received the secret 'id' of solo-00",
+            "*engine of postgresql (*): row-level security of docs hides nothing from '*' (*",
+        ]
+    )
+
+
+def test_rows_that_it_hides_are_none(suite, url, documents):
+    """For a role that it binds."""
+    result = run(suite, url, ROWS.replace("TAKE", "await connection.execute(text('SET LOCAL ROLE visitor'))"))
+    result.assert_outcomes(passed=1)
+    result.stdout.no_fnmatch_line("*row-level security*")

@@ -409,3 +409,12 @@ def test_a_response_that_nobody_closes_keeps_a_connection(suite):
     result = suite(OVER_HTTP.replace("USE", "kept.append(response)"))
     result.stdout.fnmatch_lines(["POOL  solo-01 never returned response *", "  channel   client of httpx"])
     suite(OVER_HTTP.replace("USE", "await response.aclose()")).assert_outcomes(passed=1)
+
+
+def test_more_responses_than_the_limit_are_found(suite):
+    """One that the test sets; the client keeps its own."""
+    test = OVER_HTTP.replace("USE", "await asyncio.sleep(0.05); await response.aclose()")
+    result = suite(test.replace("isolation_watch(client)", "isolation_watch(client, limit=2)"))
+    result.stdout.fnmatch_lines(["POOL  user-0? was given response *, one too many"])
+    own = test.replace("trust_env=False", "trust_env=False, limits=httpx.Limits(max_connections=2)")
+    suite(own).assert_outcomes(passed=1)

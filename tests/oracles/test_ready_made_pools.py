@@ -201,6 +201,23 @@ GIVEN_TWICE = {
 }
 
 
+def test_asyncpg_lends_none_twice(suite, request):
+    """It refuses by itself, so that nobody has what another has."""
+    handle = """
+    async def handle(pool, user):
+        connection = await pool.GET()
+        pool._queue.put_nowait(connection._holder)
+        try:
+            await asyncio.sleep(0.02)
+        finally:
+            pool._queue._queue.clear()
+            await pool.BACK(connection)
+    """
+    suite(source(request, "asyncpg", handle)).stdout.fnmatch_lines(
+        ["*InterfaceError: internal asyncpg error: connection is already proxied*"]
+    )
+
+
 @pytest.mark.parametrize("library", GIVEN_TWICE)
 def test_two_owners_are_found(suite, request, library):
     """Of a pool that has lost count."""
