@@ -24,6 +24,8 @@ from pytest_isolation.users.lendings import Lendings
 
 _SOLOS, _MOST_ALONE = 5, 100
 _SOLO_STEPS, _PATIENCE, _LEAST_STEPS = 200_000, 50, 1000
+# As many steps as these, and so many times what a user takes who is alone, may be in an order that is not fair.
+_LEAST_UNFAIR, _UNFAIR = 1000, 4
 _REPLAYS, _MOST_SUSPECTED = 3, 3
 # A random find that takes more deviations than this is looked for among the runs that take no more.
 _FEW, _MOST_SHORTER = 2, 1500
@@ -123,9 +125,9 @@ class Explorer:
         self._lendings = lendings or Lendings()
         self._hearing = Hearing(cast, judge, seed, self._lendings)
         self._secrecy = Secrecy(cast, judge, self.users, self._play_varied)
-        self._most_steps = _SOLO_STEPS
+        self._most_steps, self._fair_after = _SOLO_STEPS, _LEAST_STEPS
         self._used = Used()
-        self._external = self._tried = 0
+        self._external = self._tried = self._unfair = 0
         self._held: tuple[Holding, ...] = ()
         self._suspected: list[str] = []
 
@@ -168,6 +170,11 @@ class Explorer:
             self.done.notes.append("the schedule of the token was played again, and nothing was found in it")
         self._note_outside()
 
+    def _conductor(self, strategy: Strategy, cancels: int | None = None, watcher: Trace | None = None) -> Conductor:
+        """Of one run; it is patient with as many steps as the scenario seems to need."""
+        cancels = self._cancels if cancels is None else cancels
+        return Conductor(strategy, self._most_steps, cancels, watcher, self._fair_after)
+
     @property
     def _cancels(self) -> int:
         return int(self._search.cancel)
@@ -179,7 +186,7 @@ class Explorer:
     def _learn(self) -> bool:
         """Find out what a user sees who is alone: after others, and first, in whatever order its own tasks run."""
         self._hearing.begin()
-        conductor = Conductor(Replay(), _SOLO_STEPS, 0)
+        conductor = self._conductor(Replay(), 0)
         played = self._play("solo", conductor, self._solos, at_once=False)
         self._refuse_failed(played)
         token, phase = str(Token(self._seed)), "solo, one user after another"
@@ -190,10 +197,11 @@ class Explorer:
         self._hearing.heard_alone(played, solos)
         steps = conductor.steps // _SOLOS + 1
         self._most_steps = _LEAST_STEPS + _PATIENCE * steps * (self._search.users + 1)
+        self._fair_after = _LEAST_UNFAIR + _UNFAIR * steps * (self._search.users + 1)
         attempts = Systematic(min(1, self._search.deviations)).attempts()
         more: list[Evidence] = []
         for strategy, tell in steered(attempts, _MOST_ALONE):
-            conductor = Conductor(strategy, self._most_steps, 0)
+            conductor = self._conductor(strategy, 0)
             [run] = self._play("solo", conductor, [self._cast.again(self._solos[0])]).runs
             tell(conductor.options)
             if run.error is not None:
@@ -269,7 +277,7 @@ class Explorer:
 
     def _try(self, strategy: Strategy) -> tuple[list[Finding], Conductor, Played]:
         """What oracles find in one run that was not its user's own doing."""
-        conductor = Conductor(strategy, self._most_steps, self._cancels)
+        conductor = self._conductor(strategy)
         played = self._crowd(conductor)
         findings = self._look(played, str(Token(self._seed)))
         if any(finding.kind in _OWN_DOING for finding in findings):
@@ -283,10 +291,10 @@ class Explorer:
             return False
         user = self.users[place]
         diary = Diary(user._number)
-        again = Conductor(Replay(conductor.values, conductor.strategy.order), self._most_steps, self._cancels)
+        again = self._conductor(Replay(conductor.values, conductor.strategy.order))
         again.peek = diary.peek
         self._crowd(again, "own doing")
-        alone = Conductor(Alone(diary, user._number), self._most_steps, 0)
+        alone = self._conductor(Alone(diary, user._number), 0)
         [run] = self._play("own doing", alone, [self._cast.again(user)]).runs
         same = any(one.kind is finding.kind and one.seen == finding.seen for one in self._hearing.look_alone(run))
         if same:
@@ -300,7 +308,7 @@ class Explorer:
     def _play_varied(
         self, strategy: Strategy, varied: User | None = None, variant: int = 0, absent: User | None = None
     ) -> tuple[Played, Sequence[int]]:
-        conductor = Conductor(strategy, self._most_steps, self._cancels)
+        conductor = self._conductor(strategy)
         users = [
             self._cast.again(user) if user is not varied else self._cast.varied(user, variant)
             for user in self.users
@@ -335,6 +343,7 @@ class Explorer:
         self._held = self._cast.tracked.after_run(played.backend)
         self._used.refuse(played.backend)
         self._external += conductor.external
+        self._unfair += conductor.was_unfair and phase == "exploration"
         self.done.runs[phase] += len(users)
         return played
 
@@ -369,7 +378,7 @@ class Explorer:
         who = find.findings[0].user
         trace = Trace()
         trace.seen = lambda: next((len(user._observations) for user in users if repr(user)[1:-1] == who), 0)
-        conductor = Conductor(Replay(find.values, find.order), self._most_steps, self._cancels, trace)
+        conductor = self._conductor(Replay(find.values, find.order), watcher=trace)
         played = self._play("exploration", conductor, users[:-1], users[-1])
         met = any(finding.user == probe for finding in find.findings)
         turns = trace.marked(who, self._hearing.showed(played, find.findings[0]))
@@ -395,6 +404,11 @@ class Explorer:
             self.done.notes.append(
                 f"the time was over ({self._search.seconds:g} s) after {_some(self._tried, 'run')}, before all with "
                 f"≤ {_some(self._search.deviations, 'deviation')} were played: give it more with explore(…, seconds=…)"
+            )
+        if self._unfair:
+            self.done.notes.append(
+                f"{_some(self._unfair, 'run')} went on as asyncio would after {self._fair_after:,} steps: somebody "
+                "asks again and again whether others have got on, and in no other order would these ever"
             )
         self.done.notes += self._suspected
 

@@ -36,6 +36,8 @@ class Conductor:
         most_steps: who needs more goes on for ever.
         cancels: how many users may be cancelled.
         watcher: sees every step.
+        fair_after: so many steps may be in any order; then everything goes as asyncio has it, for some ask again and
+            again whether others have got on, and in no other order would these ever. None is as many as ``most_steps``.
 
     Attributes:
         strategy: see above.
@@ -43,6 +45,9 @@ class Conductor:
         options: among how many it was decided, each time.
         steps: how many steps were made.
         most_steps: see above.
+        limit: at this step something happens, whether or not there is somebody to tell of it.
+        was_unfair: the order was such that it had to be left.
+        hurries: it has been left, and time passes though somebody is always ready.
         external: how many events came from outside the loop: from threads and sockets.
         cancelled: whose tasks were cancelled.
         watcher: sees every step.
@@ -55,11 +60,21 @@ class Conductor:
         peek: is told what was chosen while all that is ready is still there.
     """
 
-    def __init__(self, strategy: Strategy, most_steps: int, cancels: int = 1, watcher: Watcher | None = None) -> None:
+    def __init__(
+        self,
+        strategy: Strategy,
+        most_steps: int,
+        cancels: int = 1,
+        watcher: Watcher | None = None,
+        fair_after: int | None = None,
+    ) -> None:
         self.values: list[int] = []
         self.options = Options()
         self.steps = 0
         self.most_steps = most_steps
+        self._fair_after = most_steps if fair_after is None else fair_after
+        self.limit = self._fair_after
+        self.was_unfair = self.hurries = False
         self.external = 0
         self.cancelled: set[asyncio.Task[Any]] = set()
         self.watcher = watcher
@@ -83,6 +98,7 @@ class Conductor:
         try:
             yield
         finally:
+            self.hurries, self.limit = False, self.steps + self._fair_after
             self.freeze()
 
     def freeze(self) -> None:
@@ -92,7 +108,7 @@ class Conductor:
 
     def finish(self) -> None:
         """The run is over: nobody watches any more, and to clean up there are as many steps again."""
-        self.is_over, self.watcher, self.steps = True, None, 0
+        self.is_over, self.watcher, self.limit = True, None, self.steps + self.most_steps
         self.freeze()
 
     def add_user(self, task: asyncio.Task[Any]) -> None:
@@ -127,8 +143,12 @@ class Conductor:
         Raises:
             Stuck: there were too many.
         """
-        if self.steps > self.most_steps:
-            raise Stuck(f"it went on for more than {self.most_steps:,} steps")
+        if self.steps > self.limit:
+            if self.hurries or self.is_over:
+                raise Stuck(f"it went on for more than {self.steps - 1:,} steps")
+            self.was_unfair = self.hurries = True
+            self.limit = self.steps + self.most_steps
+            self.freeze()
         if self._may_cancel:
             value = self.strategy.cancel(len(self._victims))
             self.values.append(value)
@@ -143,7 +163,7 @@ class Conductor:
         return self.decides and bool(self._victims) and len(self.cancelled) < self._cancels
 
     def _be_alert(self) -> None:
-        self.is_alert = self.watcher is not None or self._may_cancel
+        self.is_alert = self.watcher is not None or self._may_cancel or self.hurries
 
     def _cancel(self, task: asyncio.Task[Any], now: float) -> None:
         self.cancelled.add(task)

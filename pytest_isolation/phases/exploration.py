@@ -189,7 +189,7 @@ class _Stage:
         trace = self._conductor.watcher if isinstance(self._conductor.watcher, Trace) else Trace()
         trace.end()
         stuck = [task for user, task in self._tasks.items() if user not in self._runs]
-        busiest = [trace.busiest()] if self._conductor.steps > self._conductor.most_steps and trace.turns else []
+        busiest = [trace.busiest()] if self._conductor.steps > self._conductor.limit and trace.turns else []
         self._waiting = (why, *busiest, *told(stuck, trace.holding, trace.name, standing))
 
     def played(self) -> Played:

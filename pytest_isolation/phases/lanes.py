@@ -16,6 +16,10 @@ from pytest_isolation.phases.strategies import STICKY
 from pytest_isolation.users.at_work import AT_WORK
 
 _CALLBACKS, _CLOCK = 0, -1
+# Whoever ran last goes on by default, but not for more steps than these: it may wait for somebody by asking again.
+MOST_IN_A_ROW = 20
+# Where somebody goes on asking, time passes as it would: until the next timer, after so many steps.
+_HURRY = 100
 # What a loop is given to go on with a task: in C a step has a type of its own, a wake-up only a name.
 _WAKEUPS = frozenset({"task_wakeup", "__step", "__wakeup"})
 _METHODS = frozenset({BuiltinMethodType, MethodType})
@@ -122,6 +126,7 @@ class Lanes:
         self._inbox: deque[Handle] = deque()
         self._arrivals = self._made = 0
         self._last = self._callback_lane
+        self._in_a_row = 0
 
     def append(self, handle: Handle) -> None:
         """Something is ready; another thread only leaves it at the door."""
@@ -201,10 +206,15 @@ class Lanes:
                 self._new -= 1
             if lane.more:
                 self._go_on(lane)
-        self._last = lane
+            if lane is self._last:
+                self._in_a_row += 1
+            else:
+                self._last, self._in_a_row = lane, 0
         conductor.steps += 1
-        if conductor.is_alert or conductor.steps > conductor.most_steps:
+        if conductor.is_alert or conductor.steps > conductor.limit:
             conductor.before(lane.task, self._clock.now(), handle)
+            if conductor.hurries and not conductor.steps % _HURRY:
+                self._pass(self._clock.fire())
         return handle
 
     def ready_of(self, number: int) -> list[Lane]:
@@ -276,6 +286,11 @@ class Lanes:
             return lane if not self._callbacks or lane.arrival < self._callbacks[0][0] else self._callback_lane
         return self._callback_lane
 
+    @property
+    def _goes_on(self) -> bool:
+        """Whoever ran last may go on, if nobody decides otherwise."""
+        return self._in_a_row < MOST_IN_A_ROW
+
     def _choose(self) -> Lane:
         conductor, active = self._conductor, self._active
         due = self._clock.due()
@@ -298,7 +313,7 @@ class Lanes:
             count = len(self._active) + due
             value = conductor.pick(range(count)) if count > 1 else 0
             if not value:
-                return self._last if self._last.key in self._active else self._first()
+                return self._last if self._goes_on and self._last.key in self._active else self._first()
             lanes = self._options(due)
         else:
             lanes = self._options(due)
@@ -319,7 +334,7 @@ class Lanes:
             lanes.append(self._callback_lane)
         if self._new > 1:
             lanes = self._in_order(lanes)
-        if self._conductor.order == STICKY and lanes[0] is not self._last and self._last in lanes:
+        if self._conductor.order == STICKY and self._goes_on and lanes[0] is not self._last and self._last in lanes:
             lanes.remove(self._last)
             lanes.insert(0, self._last)
         if due:

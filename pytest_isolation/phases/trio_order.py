@@ -20,6 +20,7 @@ from pytest_isolation.model import Run
 from pytest_isolation.phases.conductor import Conductor, Stuck
 from pytest_isolation.phases.exploration import Clocked, Played, Stagecraft, open_fresh
 from pytest_isolation.phases.interleaving import TEST, Trace, standing
+from pytest_isolation.phases.lanes import MOST_IN_A_ROW
 from pytest_isolation.phases.strategies import STICKY
 from pytest_isolation.users.at_work import AT_WORK
 from pytest_isolation.users.cast import User, run_of
@@ -114,6 +115,7 @@ class _Scheduler:
         self._came: dict[Any, int] = {}
         self._arrivals = 0
         self._last: Any = None
+        self._in_a_row = 0
         self._patience: Timer | None = None
 
     def shuffle(self, batch: list[Any]) -> None:
@@ -124,7 +126,7 @@ class _Scheduler:
             if task not in self._came:
                 self._came[task] = self._arrivals = self._arrivals + 1
         batch.sort(key=self._came.__getitem__)
-        if self._conductor.order == STICKY and self._last in batch:
+        if self._conductor.order == STICKY and self._in_a_row < MOST_IN_A_ROW and self._last in batch:
             batch.remove(self._last)
             batch.insert(0, self._last)
         at = next((at for at, task in enumerate(batch) if self._is_own(task)), 0)
@@ -139,6 +141,7 @@ class _Scheduler:
             queue.append(task) if hasattr(queue, "append") else queue.__setitem__(task, None)
         batch[:] = [chosen]
         del self._came[chosen]
+        self._in_a_row = self._in_a_row + 1 if chosen is self._last else 0
         self._last = chosen
         self._before(chosen)
 
@@ -158,7 +161,7 @@ class _Scheduler:
         self.clock.autojump_threshold = inf if busy else 0
         self._conductor.external += busy
         self._conductor.steps += 1
-        if not self._conductor.is_alert and self._conductor.steps <= self._conductor.most_steps:
+        if not self._conductor.is_alert and self._conductor.steps <= self._conductor.limit:
             return
         seat: Any = self._seat(task)
         no_handle: Any = None

@@ -297,7 +297,7 @@ def test_a_run_without_end_is_stopped():
         while True:
             await asyncio.sleep(0)
 
-    with pytest.raises(Stuck, match="more than 100 steps"):
+    with pytest.raises(Stuck, match="more than 201 steps"):
         play(main, most_steps=100)
 
 
