@@ -289,7 +289,11 @@ class Play:
                         ignoring = sweeps.enter_context(lost_errors_ignored()) is None
                 await anyio.sleep(scene.pause_s)
                 with self._around.scene(scene.phase == "solo", scene.phase, len(scene.users)), watched, recording():
-                    self._runs = await crowd(played, scene.users, scene.limit_s, scene.rate, self.ledger.clock)
+                    try:
+                        self._runs = await crowd(played, scene.users, scene.limit_s, scene.rate, self.ledger.clock)
+                    finally:  # nobody is left who could: a user may not even have had its turn
+                        for driver in scene.drivers:
+                            driver.let_go()
                     for run in self._runs[: len(scene.drivers)]:
                         forget_frames(run)
                     await self._around.settle_async(scene.users)

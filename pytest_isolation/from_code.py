@@ -43,6 +43,7 @@ class Isolation:
         self._target = target
         self._whole = whole
         self._checks = self._whole.checks = Checks()
+        self._is_under_way = False
 
     def check(
         self,
@@ -92,6 +93,12 @@ class Isolation:
                 raise MisuseError("check() takes an async function: async def scenario(user)")
             return await value
 
+        if self._is_under_way:
+            raise MisuseError(
+                "another isolation.check of this test is under way, and each sees what changes in the whole process: "
+                "await one after the other, and let more users play in one"
+            )
+        self._is_under_way = True
         try:
             await play.follow_async(
                 play.book.script(self._item.config.stash[STATE].settings.users or users, cuts=True), call
@@ -100,6 +107,7 @@ class Isolation:
             self._checks.cancelled += 1
             raise
         finally:
+            self._is_under_way = False
             self._checks.ended += 1
             play.judge_interrupted()
             play.judge_late()

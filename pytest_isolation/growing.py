@@ -174,6 +174,9 @@ class Growing:
             return Outcome.UNDECIDED, few
         if rounds.suspected:
             return Outcome.FAIL, f"it grew, and still did {times}: the last {judged}"
+        if rounds.extended > 1 and rounds.ended < LEAST_RUNS:
+            few = f"in {rounds.ended} runs, and it takes {LEAST_RUNS:,} to say that it has ended"
+            return Outcome.UNDECIDED, f"it grew at first, and no longer {times}: {few}"
         if rounds.extended > 1:
             return Outcome.PASS, f"it grew at first, and no longer {times}"
         if found.rounds < LEAST_ROUNDS:

@@ -212,7 +212,12 @@ class Playing:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, None, None]:
-        yield
+        from pytest_isolation.users.tracked import let_collect
+
+        try:
+            yield
+        finally:
+            let_collect()
         play = item.stash.get(PLAYED, None)
         if play is not None:
             del item.stash[PLAYED]

@@ -25,6 +25,7 @@ import anyio
 
 from pytest_isolation.loops import on_asyncio
 from pytest_isolation.phases.network import hold_back
+from pytest_isolation.users.at_work import ASKING
 from pytest_isolation.users.cast import User
 
 _DRIVER: ContextVar[Driver | None] = ContextVar("pytest_isolation_driver", default=None)
@@ -198,7 +199,7 @@ class Driver:
             waits: the coroutine.
             awaited: what it gave to the event loop.
         """
-        if self._over or self.cut is not None:
+        if self._over or self.cut is not None or ASKING.get():
             return None
         self._met += 1
         if self._at is None:
@@ -299,10 +300,9 @@ class _Steps(Coroutine[Any, Any, Any]):
         """End."""
         self._coroutine.close()
 
-    @property
-    def cr_code(self) -> CodeType | None:
-        """Of the coroutine inside, so that a task is called by what it does."""
-        return getattr(self._coroutine, "cr_code", None)
+    def __getattr__(self, name: str) -> Any:
+        """Whatever else is asked of a task's coroutine: its name, its frame, how far it has got."""
+        return getattr(self._coroutine, name)
 
     def __await__(self) -> Generator[Any, Any, Any]:
         return self  # type: ignore[return-value] # it has what `await` uses of a generator

@@ -49,7 +49,6 @@ class InTurn:
         self._drivers = dict(zip(users, drivers, strict=False))
         self._gone = {user: anyio.Event() for user in users}
         self._before = dict(zip(users[1:], users, strict=False))
-        self._last = users[-1]
 
     async def play(self, scenario: Callable[[User], Awaitable[object]], user: User) -> None:
         """Play when it is this user's turn.
@@ -66,9 +65,6 @@ class InTurn:
                 await scenario(user)
         finally:
             self._gone[user].set()
-            if user is self._last:
-                for driver in self._drivers.values():
-                    driver.let_go()
 
 
 Script = Generator[Scene, list[Run], None]

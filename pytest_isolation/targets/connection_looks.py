@@ -20,6 +20,7 @@ from pytest_isolation.targets.connection_state import (
 )
 from pytest_isolation.targets.hearing import hear_asyncpg, hear_psycopg
 from pytest_isolation.targets.statements import names_set, takes_role
+from pytest_isolation.users.at_work import asking
 from pytest_isolation.users.lendings import Lending, Lendings
 
 # A worker of the pool puts a connection back.
@@ -101,12 +102,13 @@ class LookAsync(Look):
         self._judge(driver, state, at_end)
 
     async def _read(self, driver: Any, asked: Question) -> State:
-        return await (read_with_asyncpg if self._is_asyncpg else read_with_psycopg_async)(driver, asked)
+        read = read_with_asyncpg if self._is_asyncpg else read_with_psycopg_async
+        return await asking(read(driver, asked))
 
     async def _look_at_a_new_one(self) -> None:
         """Users had this pool's connections before it was watched: see how one is that nobody has had."""
         connect = self._pool._get_new_connection if self._is_asyncpg else self._pool._connect
-        new = await connect()
+        new = await asking(connect())
         try:
             self._fresh = left_in(self._lending, await self._read(new, Question([*self._names], thorough=True)))
         finally:

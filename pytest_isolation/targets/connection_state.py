@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -104,10 +104,9 @@ async def read_with_psycopg_async(driver: Any, asked: Question) -> State:
     if is_open(driver) and not asked.within:
         return {OPEN: ""}
     with _outside(driver):
-        cursor = _cursor(driver)
-        await cursor.execute(*_asked(asked), prepare=True)
-        [said] = await cursor.fetchone()
-        await cursor.close()
+        async with _cursor(driver) as cursor:
+            await cursor.execute(*_asked(asked), prepare=True)
+            [said] = await cursor.fetchone()
     return _state(said)
 
 
@@ -115,11 +114,9 @@ def read_with_psycopg(driver: Any, asked: Question) -> State:
     """The same, without an event loop."""
     if is_open(driver) and not asked.within:
         return {OPEN: ""}
-    with _outside(driver):
-        cursor = _cursor(driver)
+    with _outside(driver), _cursor(driver) as cursor:
         cursor.execute(*_asked(asked), prepare=True)
         [said] = cursor.fetchone()
-        cursor.close()
     return _state(said)
 
 
@@ -152,10 +149,12 @@ async def read_with_aiosqlite(driver: Any, asked: Question) -> State:
     if driver.in_transaction and not asked.within:
         return {OPEN: ""}
     cursor = await driver.cursor()
-    cursor.row_factory = None
-    await cursor.execute(_SQLITE)
-    [said] = await cursor.fetchone()
-    await cursor.close()
+    try:
+        cursor.row_factory = None
+        await cursor.execute(_SQLITE)
+        [said] = await cursor.fetchone()
+    finally:  # or it keeps the file locked, if who is given the connection is cancelled now
+        await cursor.close()
     return _state(said)
 
 
@@ -163,11 +162,10 @@ def read_with_sqlite(driver: Any, asked: Question) -> State:
     """The same of sqlite3."""
     if driver.in_transaction and not asked.within:
         return {OPEN: ""}
-    cursor = driver.cursor()
-    cursor.row_factory = None
-    cursor.execute(_SQLITE)
-    [said] = cursor.fetchone()
-    cursor.close()
+    with closing(driver.cursor()) as cursor:
+        cursor.row_factory = None
+        cursor.execute(_SQLITE)
+        [said] = cursor.fetchone()
     return _state(said)
 
 

@@ -19,6 +19,7 @@ from pytest_isolation.targets.connection_state import OPEN, READERS, Question, S
 from pytest_isolation.targets.hearing import Ears
 from pytest_isolation.targets.noted import is_note, noted
 from pytest_isolation.targets.statements import is_harmless, names_set, of_sequences, takes_role
+from pytest_isolation.users.at_work import asking
 from pytest_isolation.users.lendings import Holder, Lending, Lendings
 
 
@@ -335,4 +336,4 @@ def _is_dead(driver: Any) -> bool:
 def _awaited(awaitable: Any) -> Any:
     from sqlalchemy.util import await_only
 
-    return await_only(awaitable)
+    return await_only(asking(awaitable))

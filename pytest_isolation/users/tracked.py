@@ -16,6 +16,13 @@ from pytest_isolation.users.reaching import reaches
 from pytest_isolation.users.whereabouts import Place, caller, shown
 
 _EVERY = 20
+_PAUSING: set[Tracked] = set()
+
+
+def let_collect() -> None:
+    """Let the collector work again, whoever paused it: a test has ended, in whatever way."""
+    for one in [*_PAUSING]:
+        one.resume()
 
 
 class _Thing(NamedTuple):
@@ -58,7 +65,6 @@ class Tracked:
         self._cycles: list[_Thing] = []
         self._harmless: set[tuple[str, Place | None]] = set()
         self._skipped = 0
-        self._is_paused = False
 
     def add(self, owner: int, thing: object) -> None:
         """Take down an object.
@@ -78,7 +84,7 @@ class Tracked:
             return
         if not self._things and self.pauses_collector and gc.isenabled():
             gc.disable()
-            self._is_paused = True
+            _PAUSING.add(self)
         self.is_used = True
         self._known[id(thing)] = get
         is_new = owner not in {one.owner for one in self._things} if self._missing else False
@@ -174,9 +180,9 @@ class Tracked:
 
     def resume(self) -> None:
         """Let the collector work again."""
-        if self._is_paused:
+        if self in _PAUSING:
+            _PAUSING.remove(self)
             gc.enable()
-            self._is_paused = False
 
 
 def _holding(thing: _Thing, path: str = "", in_cycle: bool = False) -> Holding:

@@ -351,3 +351,35 @@ def test_rows_that_it_hides_are_none(suite, url, documents):
     result = run(suite, url, ROWS.replace("TAKE", "await connection.execute(text('SET LOCAL ROLE visitor'))"))
     result.assert_outcomes(passed=1)
     result.stdout.no_fnmatch_line("*row-level security*")
+
+
+ON_A_FILE = """
+    import asyncio, pytest, pytest_asyncio
+    from sqlalchemy import text
+    from sqlalchemy.ext.asyncio import create_async_engine
+
+    @pytest_asyncio.fixture
+    async def isolation_engine(tmp_path):
+        engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/shop.db")
+        yield engine
+        await engine.dispose()
+        await asyncio.sleep(0.01)
+
+    @pytest.mark.asyncio
+    @pytest.mark.isolation(users=3, cancel=True)
+    async def test_it(user, isolation_engine):
+        async with isolation_engine.begin() as connection:
+            await connection.execute(text("CREATE TABLE IF NOT EXISTS orders (owner)"))
+        async with isolation_engine.begin() as connection:
+            await connection.execute(text("INSERT INTO orders VALUES (:owner)"), {"owner": user.id})
+            user.observe(user.id)
+"""
+
+
+def test_nobody_is_cut_in_a_question_of_ours(suite):
+    """It is no point of the scenario's; and what would be left open there is closed, or it would lock the file."""
+    result = suite(ON_A_FILE)
+    result.assert_outcomes(passed=1)
+    alone = suite(ON_A_FILE.replace("isolation_engine", "engine"))
+    points = [one.stdout.str().partition("cancel sweep: ")[2].partition(" points")[0] for one in (result, alone)]
+    assert points[0] == points[1] != ""

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import inspect
 import selectors
 import socket
 
@@ -254,3 +255,39 @@ async def test_a_connection_that_nobody_waits_for_just_then_sends_again_too():
         if cork := getattr(socket, "TCP_CORK", None):
             assert connection.getsockopt(socket.IPPROTO_TCP, cork) == 0
     server.close()
+
+
+@on_asyncio
+@pytest.mark.parametrize("driven", [False, True])
+async def test_a_task_can_be_asked_what_its_coroutine_does(driven):
+    """As anyio and debuggers do."""
+    told = []
+
+    async def child():
+        await asyncio.sleep(0.001)
+
+    async def scenario(_user):
+        task = asyncio.create_task(child())
+        told.append(inspect.getcoroutinestate(task.get_coro()))
+        await asyncio.sleep(0)
+        told.append(inspect.getcoroutinestate(task.get_coro()))
+        told.append([frame.f_code.co_name for frame in task.get_stack()])
+        told.append((task.get_coro().__name__, "child()" in repr(task)))
+        await task
+
+    await (play(Driver(), scenario) if driven else scenario(None))
+    assert told == [inspect.CORO_CREATED, inspect.CORO_SUSPENDED, ["child"], ("child", True)]
+
+
+async def test_a_group_of_anyio_may_end_its_own_children():
+    """Before they have begun, too."""
+
+    async def scenario(_user):
+        async def first():
+            group.cancel_scope.cancel()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(first)
+            group.start_soon(anyio.sleep, 10)
+
+    assert await play(Driver(), scenario) == []
