@@ -229,6 +229,16 @@ def test_few_runs_do_not_tell_a_leak_from_a_cache_that_fills():
     assert verdict.lines
 
 
+def test_few_runs_do_not_tell_that_growth_has_ended():
+    """It may have been hidden by ups and downs."""
+    server = Server("nothing", 1)
+    server.keep = lambda number: server.kept.append(bytes(2000)) if len(server.kept) < 100 else None
+    verdict = growth(server, 3000, RoundPlan(seconds=600.0, runs=5))
+    assert verdict.outcome is Outcome.UNDECIDED
+    assert "it grew at first, and no longer after" in verdict.reason
+    assert "runs, and it takes 1,000 to say that it has ended" in verdict.reason
+
+
 def test_a_slow_body_has_fewer_runs_to_a_round():
     """So that it takes no longer."""
     verdict = growth(lambda: asyncio.sleep(0.002), 3000, RoundPlan(seconds=0.3))
