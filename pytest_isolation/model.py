@@ -348,6 +348,7 @@ class Run:
         machine_s: how much of the seconds the machine added.
         anonymous: the user had no credentials.
         overheard: what was logged, warned of, printed and written during its work; it counts only if it is a leak.
+        waits_at: where it was still waiting, as far as that is known.
     """
 
     user: str
@@ -360,6 +361,7 @@ class Run:
     machine_s: float = 0.0
     anonymous: bool = False
     overheard: tuple[Observation, ...] = ()
+    waits_at: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,8 @@ def bad_endings(evidence: Evidence, story: Story) -> Iterator[Finding]:
             yield _finding(evidence, run, Kind.FAILED, f"{run.user} failed", seen)
         elif not run.ended:
             summary = f"{run.user} never got to the end"
-            yield _finding(evidence, run, Kind.STARVED, summary, f"still waiting after {run.seconds:.1f} s")
+            where = f", at {run.waits_at}" if run.waits_at else ""
+            yield _finding(evidence, run, Kind.STARVED, summary, f"still waiting after {run.seconds:.1f} s{where}")
 
 
 def _finding(evidence: Evidence, run: Run, kind: Kind, summary: str, seen: str) -> Finding:

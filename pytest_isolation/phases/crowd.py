@@ -15,6 +15,7 @@ import anyio
 
 from pytest_isolation.loops import from_signal, interruption_unwrapped, on_asyncio
 from pytest_isolation.model import Interval, Run
+from pytest_isolation.phases.driver import stood_at
 from pytest_isolation.phases.writing import with_files
 from pytest_isolation.users.cast import User, run_of
 
@@ -42,6 +43,7 @@ async def crowd(
     """
     runs: dict[User, Run] = {}
     played: dict[User, Interval] = {}
+    waiting: dict[User, str] = {}
     broken: list[BaseException] = []
     cancelled = anyio.get_cancelled_exc_class()
     start, mark = perf_counter(), None if clock is None else clock.start()
@@ -50,6 +52,9 @@ async def crowd(
         begun = perf_counter()
         try:
             await scenario(user)
+        except cancelled as stopped:
+            waiting[user] = stood_at(stopped)
+            raise
         finally:
             played[user] = Interval(begun, perf_counter())
 
@@ -58,7 +63,7 @@ async def crowd(
         try:
             await _in_own_task(timed, user)
         except (cancelled, KeyboardInterrupt, SystemExit, GeneratorExit):
-            runs[user] = run_of(user, None, False, perf_counter() - due)
+            runs[user] = run_of(user, None, False, perf_counter() - due, waits_at=waiting.get(user, ""))
             raise
         except BaseException as raised:  # pytest's own outcomes are BaseExceptions, and are this user's
             if from_signal(raised):  # a time limit for the whole test, which this user's code happened to be in

@@ -18,6 +18,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from traceback import walk_tb
 from types import CodeType, CoroutineType, GeneratorType
 from typing import Any, NamedTuple
 
@@ -352,6 +353,16 @@ def _frames(waits: Any) -> Iterator[Frame]:
             frame, waits = getattr(waits, "cr_frame", None), getattr(waits, "cr_await", None)
         if frame is not None and not _is_ours(frame.f_code.co_filename):
             yield Frame(frame.f_code, frame.f_lineno)
+
+
+def stood_at(stopped: BaseException) -> str:
+    """Where a task waited that was cancelled: as a suspension point is shown.
+
+    Args:
+        stopped: what was raised there.
+    """
+    frames = [Frame(frame.f_code, line) for frame, line in walk_tb(stopped.__traceback__)]
+    return str(Point(0, tuple(one for one in frames[::-1] if not _is_ours(one.code.co_filename))))
 
 
 @lru_cache(maxsize=10_000)

@@ -348,6 +348,7 @@ def run_of(
     seconds: float = 0.0,
     played: Interval = NEVER,
     machine_s: float = 0.0,
+    waits_at: str = "",
 ) -> Run:
     """What came of a user's way through the scenario; what it observes from now on is late.
 
@@ -358,10 +359,14 @@ def run_of(
         seconds: how long it took, from when it was due.
         played: when it began and ended.
         machine_s: how much of the seconds the machine added.
+        waits_at: where it was still waiting.
     """
     user._is_told = True
     seen, overheard = tuple(user._observations), tuple(user._overheard)
-    return Run(user._label, user._number, seen, error, ended, seconds, played, machine_s, user.anonymous, overheard)
+    return Run(
+        *(user._label, user._number, seen, error, ended, seconds, played, machine_s, user.anonymous, overheard),
+        waits_at=waits_at,
+    )
 
 
 def keep(user: User, observation: Observation) -> None:
