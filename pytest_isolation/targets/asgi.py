@@ -22,6 +22,8 @@ from pytest_isolation.targets.marks import Who, take_from_headers
 
 _STARTING_S, _CLOSING_S, _CANCELLING_S = 60.0, 10.0, 1.0
 _LAST_REQUESTS_S = 2  # what is still under way when a test has ended is nobody's any more
+_TICK_S = 0.1  # as uvicorn counts: ten to a second
+_TURNS, _TURN_S = 10, 0.001  # so long the last clients may take to be gone
 _KEPT_S = 75  # longer than any client keeps a connection, so that none is closed as it is used
 
 Message = MutableMapping[str, Any]
@@ -79,7 +81,7 @@ class AsgiServer:
             MisuseError: the application failed as it shut down.
         """
         was_serving = self._server.started
-        self._server.should_exit = True
+        self._server.end()
         if not was_serving:
             self._cancel()
         self._thread.join(_CLOSING_S)
@@ -129,15 +131,47 @@ class AsgiServer:
 
 
 class _Server(uvicorn.Server):
-    """Says when it is ready; in a thread it leaves signals alone."""
+    """Says when it is ready, and ends as soon as it is told to; in a thread it leaves signals alone."""
 
     def __init__(self, config: uvicorn.Config, ready: threading.Event) -> None:
         super().__init__(config)
         self._ready = ready
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._told = asyncio.Event()
 
     async def startup(self, sockets: list[socket] | None = None) -> None:
         await super().startup(sockets)
+        self._loop = asyncio.get_running_loop()
         self._ready.set()
+
+    async def main_loop(self) -> None:
+        """As the base's, which sees only when it next looks that it should exit."""
+        counter = 0
+        while not await self.on_tick(counter):
+            counter = (counter + 1) % 864_000
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_TICK_S):
+                    await self._told.wait()
+
+    async def shutdown(self, sockets: list[socket] | None = None) -> None:
+        """As the base's, which waits a tick also where every client has gone."""
+        for _ in range(_TURNS):
+            if not self.server_state.connections:
+                break
+            await asyncio.sleep(_TURN_S)
+        if self.server_state.connections or self.server_state.tasks:
+            await super().shutdown(sockets)
+            return
+        for server in self.servers:
+            server.close()
+        await self.lifespan.shutdown()
+
+    def end(self) -> None:
+        """Have it exit; from any thread."""
+        self.should_exit = True
+        if self._loop is not None:
+            with suppress(RuntimeError):  # it has ended meanwhile, and its loop is closed
+                self._loop.call_soon_threadsafe(self._told.set)
 
 
 class _Lifespan:
