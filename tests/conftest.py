@@ -1,10 +1,12 @@
 """Runs small test suites with the plugin, as a user's pytest would."""
 
 import gc
+import importlib.metadata
 import os
 import subprocess
 import sys
 import textwrap
+from functools import cached_property
 from pathlib import Path
 
 # pytester forgets what an inner run has imported; what every inner run needs is imported here, once. A library that is
@@ -14,13 +16,33 @@ import anyio._backends._trio  # noqa: F401
 import httpcore  # noqa: F401 - httpx imports it when it first sends something
 import httpx  # noqa: F401
 import pytest
+import starlette.applications
+import starlette.formparsers
+import starlette.middleware.body_limit
+import starlette.responses
+import starlette.routing
+import starlette.websockets  # noqa: F401
+import uvicorn.lifespan.on
+import uvicorn.protocols.http.auto
+import uvicorn.protocols.http.h11_impl
+import uvicorn.protocols.websockets.auto
+import uvicorn.protocols.websockets.websockets_sansio_impl  # noqa: F401
 
 import pytest_isolation.conformance.test_budgets
 import pytest_isolation.engine
+import pytest_isolation.fresh
+import pytest_isolation.orders
 import pytest_isolation.reports.json
 import pytest_isolation.reports.junit
 import pytest_isolation.reports.terminal
-import pytest_isolation.stand_in  # noqa: F401
+import pytest_isolation.stand_in
+import pytest_isolation.targets.asgi
+import pytest_isolation.targets.clients
+import pytest_isolation.targets.http
+import pytest_isolation.targets.intermediary
+import pytest_isolation.targets.serving
+import pytest_isolation.targets.websocket
+import pytest_isolation.unsupported  # noqa: F401
 import reference_impl  # noqa: F401
 
 ROOT = Path(__file__).parents[1]
@@ -28,6 +50,10 @@ ROOT = Path(__file__).parents[1]
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.pop("COVERAGE_PROCESS_START", None)
     os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
+
+# Many tests start processes, and each would compile this project, and pytest rewrite it, anew.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # Without plugins that have no part in it; Hypothesis is imported anew, for a second, at the end of every inner run.
 INI = """
@@ -55,12 +81,39 @@ def frozen_afterwards():
     gc.freeze()
 
 
+class Installed:
+    """A distribution, whose files are read once."""
+
+    def __init__(self, distribution):
+        self._distribution = distribution
+
+    def __getattr__(self, name):
+        return getattr(self._distribution, name)
+
+    @cached_property
+    def entry_points(self):
+        return self._distribution.entry_points
+
+    @cached_property
+    def files(self):
+        return self._distribution.files
+
+    @cached_property
+    def metadata(self):
+        return self._distribution.metadata
+
+
+INSTALLED = [Installed(distribution) for distribution in importlib.metadata.distributions()]
+
+
 @pytest.fixture(autouse=True)
-def without_hypothesis(request, monkeypatch):
-    """Its plugin imports it at the end of every inner run, for a second."""
+def cheap_inner_runs(request, monkeypatch):
+    """Hypothesis is imported anew at the end of each, for a second; and what is installed is looked up by each."""
     if "pytester" in request.fixturenames:
         request.getfixturevalue("pytester")  # first: it takes the variable away
         monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:hypothesispytest")
+        whole = importlib.metadata.distributions
+        monkeypatch.setattr(importlib.metadata, "distributions", lambda **of: whole(**of) if of else iter(INSTALLED))
 
 
 @pytest.fixture

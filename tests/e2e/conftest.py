@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import sys
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import httpx
@@ -131,8 +131,8 @@ async def events(socket, count):
     return found
 
 
-@pytest.fixture
-def serve():
+@contextmanager
+def serving():
     """Starts applications, and ends those that are left at the end."""
     started = []
 
@@ -142,11 +142,35 @@ def serve():
         process.start()
         return process
 
-    yield start
-    for process in started:
-        if process.is_running:
-            process.signal(signal.SIGTERM)
-        process.wait()
+    try:
+        yield start
+    finally:
+        for process in started:
+            if process.is_running:
+                process.signal(signal.SIGTERM)
+        for process in started:
+            process.wait()
+
+
+@pytest.fixture
+def serve():
+    """Starts applications that a test has for itself."""
+    with serving() as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+def app():
+    """One for all tests that neither ask for its figures nor end it; each has users of its own."""
+    with serving() as start:
+        yield start()
+
+
+@pytest.fixture(scope="module")
+def own():
+    """The same for those that need agents of their own."""
+    with serving() as start:
+        yield start(("-c", OWN_AGENTS))
 
 
 @pytest.fixture(scope="session")

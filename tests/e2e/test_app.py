@@ -26,7 +26,7 @@ async def scrape(client):
     }
 
 
-@pytest.mark.parametrize("preset", ["balanced", "maximum"])
+@pytest.mark.parametrize("preset", ["balanced", pytest.param("maximum", marks=pytest.mark.soak)])
 async def test_a_hundred_clients_receive_their_own_events_and_the_metrics_say_so(serve, sockets, preset):
     """Each over a socket of its own, all at once."""
     app, users = serve(preset=preset), [f"user-{n}" for n in range(100)]
@@ -48,24 +48,22 @@ async def test_a_hundred_clients_receive_their_own_events_and_the_metrics_say_so
     assert samples["isolation_database_active",] == 0
 
 
-async def test_a_user_with_two_sockets_receives_on_both_and_nobody_else_on_any(serve, sockets):
-    """Two tabs of alice, one of bob."""
-    app = serve()
-    async with app.client() as client, sockets(*map(app.socket, ("alice", "alice", "bob"))) as (one, two, bob):
-        await app.chat(client, "alice", "hi")
+async def test_a_user_with_two_sockets_receives_on_both_and_nobody_else_on_any(app, sockets):
+    """Two tabs of carol, one of dave."""
+    async with app.client() as client, sockets(*map(app.socket, ("carol", "carol", "dave"))) as (one, two, dave):
+        await app.chat(client, "carol", "hi")
         assert await events(one, 5) == await events(two, 5)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.2):
-                await bob.recv()
+                await dave.recv()
 
 
 @pytest.mark.parametrize(
     "headers",
     [{}, {"authorization": "Bearer x"}, {"authorization": "Basic eDp4"}, {"authorization": f"Bearer {token('a')}x"}],
 )
-async def test_without_a_token_there_is_nothing(serve, headers):
+async def test_without_a_token_there_is_nothing(app, headers):
     """Not over HTTP, and not over a socket."""
-    app = serve()
     async with app.client() as client:
         for response in (
             await client.post("/chat", json={"message": "hi"}, headers=headers),
@@ -77,13 +75,12 @@ async def test_without_a_token_there_is_nothing(serve, headers):
     assert refused.value.response.status_code == 403
 
 
-async def test_a_browser_offers_its_token_as_a_protocol(serve):
+async def test_a_browser_offers_its_token_as_a_protocol(app):
     """It cannot set a header for a socket."""
-    app = serve()
-    protocol = f"isolation.token.{token('alice')}"
+    protocol = f"isolation.token.{token('erin')}"
     async with connect(f"ws://127.0.0.1:{app.port}/ws", subprotocols=[protocol]) as socket, app.client() as client:
         assert socket.subprotocol == protocol
-        await app.chat(client, "alice", "hi")
+        await app.chat(client, "erin", "hi")
         assert len(await events(socket, 5)) == 5
 
 
@@ -98,9 +95,8 @@ async def test_a_browser_offers_its_token_as_a_protocol(serve):
         (b'{"message": "' + b"x" * 70_000 + b'"}', 413),
     ],
 )
-async def test_what_cannot_be_answered_is_refused_with_a_reason(serve, body, status):
+async def test_what_cannot_be_answered_is_refused_with_a_reason(app, body, status):
     """In JSON, and personal."""
-    app = serve()
     async with app.client() as client:
         response = await client.post("/chat", content=body, headers=bearer("alice"))
     assert response.status_code == status
@@ -108,9 +104,8 @@ async def test_what_cannot_be_answered_is_refused_with_a_reason(serve, body, sta
     assert response.headers["cache-control"] == "private, no-store"
 
 
-async def test_personal_answers_stay_out_of_every_cache_and_files_may_be_kept(serve):
+async def test_personal_answers_stay_out_of_every_cache_and_files_may_be_kept(app):
     """An edge cache that keeps somebody's messages hands them to the next."""
-    app = serve()
     async with app.client() as client:
         personal = await client.get("/messages", headers=bearer("alice"))
         file = await client.get("/static/index.html")
@@ -251,16 +246,15 @@ async def test_what_is_waiting_for_its_conversation_is_answered_too(serve):
         assert len(await events(socket, 14)) == 14
 
 
-async def test_an_event_that_cannot_be_sent_is_named_and_the_next_ones_arrive(serve):
+async def test_an_event_that_cannot_be_sent_is_named_and_the_next_ones_arrive(own):
     """It costs its user neither the socket nor anything else."""
-    app = serve(("-c", OWN_AGENTS))
-    async with app.client() as client, app.socket("alice") as socket:
-        await app.chat(client, "alice", "x", agent="dear")
+    async with own.client() as client, own.socket("alice") as socket:
+        await own.chat(client, "alice", "x", agent="dear")
         first, dropped, last = await events(socket, 3)
         assert (first["sequence"], last["sequence"]) == (1, 3)
         assert (dropped["kind"], dropped["kinds"], dropped["from"]) == ("dropped", {"tool_completed": 1}, 2)
         assert "JSON" in dropped["reason"]
-        assert (await scrape(client))["isolation_events_unwritable_total",] == 1
+        assert (await scrape(client))["isolation_events_unwritable_total",] == 1  # nobody else sends such a thing
 
 
 async def test_a_mistake_of_ours_is_personal_too_and_says_nothing(serve):

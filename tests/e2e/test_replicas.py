@@ -5,20 +5,27 @@ import signal
 
 import httpx
 import pytest
-from e2e.conftest import events
+from e2e.conftest import events, serving
 
 pytestmark = pytest.mark.asyncio
 
 
-@pytest.fixture(params=["valkey", pytest.param("postgres", marks=pytest.mark.soak)])
+@pytest.fixture(scope="module", params=["valkey", pytest.param("postgres", marks=pytest.mark.soak)])
 def broker_url(request):
     """Valkey, and PostgreSQL with LISTEN and NOTIFY."""
     return request.getfixturevalue(f"{request.param}_url")
 
 
-async def test_events_arrive_wherever_the_socket_is(serve, sockets, broker_url):
+@pytest.fixture(scope="module")
+def replicas(broker_url):
+    """Two that go on."""
+    with serving() as start:
+        yield start(broker_url=broker_url), start(broker_url=broker_url)
+
+
+async def test_events_arrive_wherever_the_socket_is(serve, replicas, sockets, broker_url):
     """Whichever replica is asked; no event reaches a wrong user, and a replica that comes later is one of them."""
-    one, two = serve(broker_url=broker_url), serve(broker_url=broker_url)
+    one, two = replicas
     users = [f"user-{n}" for n in range(20)]
     async with (
         one.client() as client_one,
@@ -67,10 +74,10 @@ async def kill(replica, half_way, users):
     await asyncio.to_thread(replica.wait)
 
 
-async def test_who_is_with_the_others_loses_nothing_when_one_is_killed(serve, sockets, broker_url):
+async def test_who_is_with_the_others_loses_nothing_when_one_is_killed(serve, replicas, sockets, broker_url):
     """Each asks at a replica that goes on and listens at another one, while a third is killed that answers others."""
-    one, two, doomed = (serve(broker_url=broker_url) for _ in range(3))
-    users, turns, half_way = [f"user-{n}" for n in range(8)], 10, asyncio.Semaphore(0)
+    (one, two), doomed = replicas, serve(broker_url=broker_url)
+    users, turns, half_way = [f"other-{n}" for n in range(8)], 10, asyncio.Semaphore(0)
     async with (
         one.client() as client,
         doomed.client() as client_of_doomed,

@@ -1,9 +1,11 @@
 """Runs the command as a shell would."""
 
+import io
 import json
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from importlib.resources import files
 from typing import Any
 
@@ -34,23 +36,39 @@ class Ended:
         return phase
 
 
+def perform(path, *options):
+    """`isolation load` for half a second, with small numbers unless others are given; in this process."""
+    small = ("--users", "10", "--duration", "0.5", "--rate", "200", "--burst-users", "10", "--target-p95", "60000")
+    out, err, report = io.StringIO(), io.StringIO(), None
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        redirect_stdout(out),
+        redirect_stderr(err),
+        pytest.raises(SystemExit) as end,
+    ):
+        patch.setattr(sys, "path", list(sys.path))
+        main(["load", *small, "--seed", "7", "--save", str(path), *options])
+    if path.exists():
+        report = json.loads(path.read_text())
+        jsonschema.validate(report, SCHEMA)  # also with leaks, errors and an overload in it
+    return Ended(end.value.code, out.getvalue(), err.getvalue(), report)
+
+
 @pytest.fixture
-def load(capsys, tmp_path, monkeypatch):
-    """`isolation load` for about a second, with small numbers unless others are given; in this process."""
-    monkeypatch.setattr(sys, "path", list(sys.path))
+def load(tmp_path):
+    """Does a load test."""
+    return partial(perform, tmp_path / "reports" / "load.json")
 
-    def run(*options):
-        path = tmp_path / "reports" / "load.json"
-        small = ("--users", "10", "--duration", "1", "--rate", "100", "--burst-users", "10", "--target-p95", "60000")
-        with pytest.raises(SystemExit) as end:
-            main(["load", *small, "--seed", "7", "--save", str(path), *options])
-        said, report = capsys.readouterr(), None
-        if path.exists():
-            report = json.loads(path.read_text())
-            jsonschema.validate(report, SCHEMA)  # also with leaks, errors and an overload in it
-        return Ended(end.value.code, said.out, said.err, report)
 
-    return run
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory):
+    """What came of a load test that several tests look at, by its options."""
+
+    @cache
+    def once(*options):
+        return perform(tmp_path_factory.mktemp("load") / "load.json", *options)
+
+    return once
 
 
 @pytest.fixture

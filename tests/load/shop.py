@@ -167,7 +167,7 @@ class Cancelling(Shop):
 
 
 class Slow(Shop):
-    """Serves one after another, twenty a second."""
+    """Serves one after another, fifty a second."""
 
     def __init__(self):
         super().__init__()
@@ -175,7 +175,7 @@ class Slow(Shop):
 
     async def answer(self, user_id, message):
         async with self.lock:
-            await asyncio.sleep(0.05 if self.asked > 8 else 0)
+            await asyncio.sleep(0.02 if self.asked > 8 else 0)
             return await super().answer(user_id, message)
 
 

@@ -18,7 +18,7 @@ def test_the_reference_application_is_served_and_passes(load, monkeypatch):
     """In a process of its own, which is gone at the end."""
     monkeypatch.delenv("REFERENCE_TOKEN_SECRET", raising=False)
     before = children()
-    ended = load("--app", "reference_impl.app:create_app", "--rate", "50", *PATIENT)
+    ended = load("--app", "reference_impl.app:create_app", "--rate", "50", "--duration", "1", *PATIENT)
     assert ended.report["failures"] == []
     assert ended.report["leaks"] == 0
     assert {line["operation"] for line in ended.report["lines"]} == {"chat", "websocket", "messages", "idle"}
@@ -29,11 +29,11 @@ def test_the_reference_application_is_served_and_passes(load, monkeypatch):
 
 def test_an_application_that_leaks_is_caught_and_its_twin_is_silent(load, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", "tests:.")
-    leaking = load("--app", "load.shop:leaking_app", "--rate", "80", *TOKEN)
+    leaking = load("--app", "load.shop:leaking_app", "--rate", "80", "--duration", "1", *TOKEN)
     assert leaking.code == 1
     assert leaking.report["findings"]
     assert "LEAK  user-" in leaking.out
-    correct = load("--app", "load.shop:correct_app", "--rate", "80", *TOKEN)
+    correct = load("--app", "load.shop:correct_app", "--rate", "80", "--duration", "1", *TOKEN)
     assert (correct.report["leaks"], correct.report["failures"]) == (0, [])
 
 
@@ -51,7 +51,7 @@ def server():
 def test_a_server_that_runs_already_is_put_under_load(load, server, monkeypatch):
     """And runs on."""
     monkeypatch.setenv("REFERENCE_TOKEN_SECRET", SECRET)
-    ended = load("--url", f"http://127.0.0.1:{server.port}", "--rate", "50")
+    ended = load("--url", f"http://127.0.0.1:{server.port}", "--rate", "50", "--duration", "1")
     assert (ended.report["leaks"], ended.report["failures"]) == (0, [])
     assert ended.report["memory"] is None
     assert "memory     not watched" in ended.out

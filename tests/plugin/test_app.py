@@ -658,7 +658,7 @@ EVENTS = """
 LISTEN = """
     import pytest
     MARK
-    @pytest.mark.isolation(users=2)
+    @pytest.mark.isolation(users=2, cancel=True)
     async def test(user):
         async with user.http.stream("GET", "/told", params={"note": user.secret("note")}) as answer:
             async for line in answer.aiter_lines():

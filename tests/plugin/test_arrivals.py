@@ -51,7 +51,7 @@ def test_users_come_at_their_rate(pytester):
 
 def test_overload_is_said_instead_of_a_quantile(pytester):
     """It would be another one tomorrow."""
-    pytester.makepyfile(BODY.format(marker="p95_ms=900, rate=200", work="async with busy: await anyio.sleep(0.01)"))
+    pytester.makepyfile(BODY.format(marker="p95_ms=900, rate=400", work="async with busy: await anyio.sleep(0.005)"))
     result = pytester.runpytest_inprocess("--isolation-budget", "--isolation-max-samples=150", "-k", "asyncio")
     result.stdout.fnmatch_lines(["*UNDECIDED  p95, budget 900 ms", "*overloaded: the queue is still growing"])
 

@@ -59,7 +59,7 @@ OTEL = (
 METRICS = "from reference_impl.metrics import Metrics; source = Metrics(); timed = source.timed_operation"
 
 
-@pytest.mark.parametrize("times", [4, pytest.param(50, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("times", [1, pytest.param(50, marks=pytest.mark.soak)])
 def test_at_80_percent_of_its_budget_a_test_is_green_every_time(pytester, times):
     """And where the wall clock says otherwise, the report says why."""
     pytester.makepyfile(BESIDE + TIMED.format(times=times, budget_ms=1.25))
@@ -70,7 +70,7 @@ def test_at_80_percent_of_its_budget_a_test_is_green_every_time(pytester, times)
     assert re.search(r"the machine was busy: of [\d.]+ m?s that were sampled, [\d.]+ m?s went to waiting", said)
 
 
-@pytest.mark.parametrize("times", [3, pytest.param(50, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("times", [1, pytest.param(50, marks=pytest.mark.soak)])
 def test_at_200_percent_of_its_budget_a_test_is_red_every_time(pytester, times):
     """What the machine adds excuses nothing of the rest."""
     pytester.makepyfile(BESIDE + TIMED.format(times=times, budget_ms=0.5))

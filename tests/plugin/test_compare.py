@@ -45,11 +45,16 @@ def test_slower_fails_on_any_loop(suite):
     )
 
 
-@pytest.mark.parametrize("mode", ["strict", "auto"])
+@pytest.mark.parametrize("mode", ["strict", pytest.param("auto", marks=pytest.mark.soak)])
 def test_as_fast_passes(suite, mode, pytester):
     """And the report has it."""
     mark = "@pytest.mark.asyncio" if mode == "strict" else ""
-    result = suite(ASYNC.format(factor=1, mark=mark), f"--asyncio-mode={mode}", "--isolation-report=report.json")
+    result = suite(
+        ASYNC.format(factor=1, mark=mark),
+        f"--asyncio-mode={mode}",
+        "--isolation-report=report.json",
+        "--isolation-max-seconds=0.5",
+    )
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["1 comparison: 0 slower*"])
     [comparison] = json.loads((pytester.path / "report.json").read_text())["results"][0]["comparisons"]

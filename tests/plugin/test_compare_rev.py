@@ -42,7 +42,8 @@ CONFTEST = """
         return "asyncio"
 """
 FAST, SLOW = SHOP.format(seconds=0.0005), SHOP.format(seconds=0.0008)
-INI = "[pytest]\naddopts = -p no:cacheprovider -p no:hypothesispytest\nasyncio_default_fixture_loop_scope = function\n"
+STEADY = SHOP.format(seconds=0.003)  # so long that what a busy core adds around it is no tenth of it
+INI = "[pytest]\naddopts = -p no:cacheprovider -p no:hypothesispytest -p no:benchmark\nasyncio_default_fixture_loop_scope = function\n"
 
 
 @pytest.fixture
@@ -86,6 +87,20 @@ def run(pytester, monkeypatch):
     return run
 
 
+@pytest.fixture
+def refused(pytester):
+    """pytest in this process, which ends before it has measured anything."""
+
+    def run(folder, *options, revision="HEAD"):
+        result = pytester.runpytest_inprocess(
+            f"--isolation-compare-rev={revision}", "--rootdir", folder, folder, *options
+        )
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        return result.stderr
+
+    return run
+
+
 def worktrees(folder):
     """What git knows of, and what is left in the temporary folder."""
     listed = subprocess.run(["git", "worktree", "list"], cwd=folder, check=True, capture_output=True, text=True)
@@ -116,7 +131,7 @@ def test_what_became_slower_fails(project, run, pytester):
 def test_what_is_as_fast_passes(project, run, mode, pytester):
     """A change beside it makes no difference."""
     mark = "@pytest.mark.asyncio" if mode == "strict" else ""
-    files = {"shop.py": FAST, "test_it.py": TESTS.format(mark=mark)}
+    files = {"shop.py": STEADY, "test_it.py": TESTS.format(mark=mark)}
     result = run(project(files, {"other.py": "x = 1"}), f"--asyncio-mode={mode}", "--isolation-report=report.json")
     result.assert_outcomes(passed=2)
     assert {c["outcome"] for c in comparisons(pytester.path / "report.json").values()} <= {"pass", "undecided"}
@@ -340,23 +355,20 @@ def test_reports_and_baselines_are_written_by_this_session_alone(project, run, p
         (" ", "what git takes for a commit, such as main or HEAD~1"),
     ],
 )
-def test_a_revision_that_is_none_is_refused(project, run, revision, said):
-    result = run(project({"shop.py": FAST, "test_it.py": ANYIO}, {}), revision=revision)
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines([f"*{said}*"])
+def test_a_revision_that_is_none_is_refused(project, refused, revision, said):
+    folder = project({"shop.py": FAST, "test_it.py": ANYIO}, {})
+    refused(folder, revision=revision).fnmatch_lines([f"*{said}*"])
 
 
-def test_without_a_repository_it_is_refused(pytester, run):
-    result = run(pytester.path)
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*--isolation-compare-rev: git rev-parse: *not a git repository*"])
+def test_without_a_repository_it_is_refused(pytester, refused):
+    refused(pytester.path).fnmatch_lines(["*--isolation-compare-rev: git rev-parse: *not a git repository*"])
 
 
-def test_with_several_workers_it_is_refused(project, run):
+def test_with_several_workers_it_is_refused(project, refused):
     """They would run beside what is measured in turn."""
-    result = run(project({"shop.py": FAST, "test_it.py": ANYIO}, {}), "-n", "2")
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*with -n others run beside; take -n 0*"])
+    refused(project({"shop.py": FAST, "test_it.py": ANYIO}, {}), "-n", "2").fnmatch_lines(
+        ["*with -n others run beside; take -n 0*"]
+    )
 
 
 def test_ctrl_c_ends_the_other_process_and_removes_its_files(project, pytester, tmp_path_factory):

@@ -1,8 +1,12 @@
 """isolation.explore: every order of steps, from a sync test."""
 
+import asyncio
 import textwrap
+from functools import partial
 
 import pytest
+
+import pytest_isolation.exploring as exploring
 
 POOL = """
     import asyncio, pytest
@@ -30,6 +34,12 @@ POOL = """
             rows.clear()
             pool.free.put_nowait(rows)
 """
+
+
+@pytest.fixture(autouse=True)
+def few_random_orders(monkeypatch):
+    """After all orders that were asked for; otherwise they go on for as long as there is time."""
+    monkeypatch.setattr(exploring, "Search", partial(exploring.Search, random_runs=20))
 
 
 def test_a_finding_shows_its_steps_and_how_to_play_them_again(suite):
@@ -70,7 +80,7 @@ def test_a_correct_backend_passes_and_the_report_says_what_was_exhausted(suite):
     """Which schedules were all played, as text and in the report."""
     source = """
     def test_pool(isolation):
-        report = isolation.explore(Pool, correct, seconds=2)
+        report = isolation.explore(Pool, correct, seconds=60)
         assert report.findings == ()
         assert report.runs > 100
         assert report.exhausted.startswith("all schedules with ≤ 1 deviation, 3 users, ")
@@ -93,7 +103,7 @@ def test_without_failing_the_report_has_the_findings(suite):
 
 def test_a_cancellation_can_be_ruled_out(suite):
     """Where a server never cancels a request."""
-    source = "    def test_pool(isolation): isolation.explore(Pool, leaky, cancel=False, seconds=0.3)"
+    source = "    def test_pool(isolation): isolation.explore(Pool, leaky, cancel=False, seconds=60)"
     suite(POOL + source).assert_outcomes(passed=1)
 
 
@@ -110,7 +120,7 @@ def test_a_backend_is_opened_and_closed_for_each_run(suite, how):
         yield pool
         closed.append(pool)
     def test_pool(isolation):
-        isolation.explore(open_pool, correct, seconds=0.2)
+        isolation.explore(open_pool, correct, seconds=60)
         assert len(opened) == len(closed) > 5
     """
     suite(POOL + source).assert_outcomes(passed=1)
@@ -127,7 +137,7 @@ def test_a_backend_with_aclose_is_closed(suite):
     async def open_pool():
         return Closing()
     def test_pool(isolation):
-        isolation.explore(open_pool, correct, seconds=0.2)
+        isolation.explore(open_pool, correct, seconds=60)
         assert len(closed) > 5
     """
     suite(POOL + source).assert_outcomes(passed=1)
@@ -218,7 +228,7 @@ def test_who_fails_alone_when_the_machine_is_slow_is_no_finding(suite):
             for _ in range(3):
                 await asyncio.sleep(0)
             user.observe(user.id)
-    def test_pool(isolation): isolation.explore(Pool, hurried, seconds=0.3)
+    def test_pool(isolation): isolation.explore(Pool, hurried, seconds=60)
     """
     suite(POOL + source).assert_outcomes(passed=1)
 
@@ -259,8 +269,12 @@ uvloop.new_event_loop = type("Loop", (asyncio.SelectorEventLoop,), {"__module__"
 )
 def test_a_session_on_uvloop_is_refused(pytester, conftest):
     """What is explored on another loop than the application runs on would say nothing of it."""
+    pytester.makeini("[pytest]\nasyncio_default_fixture_loop_scope = function")
     pytester.makeconftest(UVLOOP + conftest)
     pytester.makepyfile(textwrap.dedent(POOL) + "def test_pool(isolation): isolation.explore(Pool, correct)")
-    result = pytester.runpytest_subprocess("-W", "ignore::DeprecationWarning")
+    try:
+        result = pytester.runpytest_inprocess("-W", "ignore::DeprecationWarning")
+    finally:
+        asyncio.set_event_loop_policy(None)
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*this test session runs on uvloop, which is written in C and keeps its queue to*"])

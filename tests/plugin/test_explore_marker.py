@@ -1,8 +1,11 @@
 """@pytest.mark.isolation(explore=1): the body of an async test in every order, each on a fresh backend."""
 
 import json
+from functools import partial
 
 import pytest
+
+import pytest_isolation.exploring as exploring
 
 SHOP = """
     import asyncio, pytest
@@ -30,6 +33,12 @@ TEST = """
     async def test_notes(user, shop):
         user.observe(await shop.notes(user))
 """
+
+
+@pytest.fixture(autouse=True)
+def few_random_orders(monkeypatch):
+    """After all orders that were asked for; otherwise they go on for as long as there is time."""
+    monkeypatch.setattr(exploring, "Search", partial(exploring.Search, random_runs=20))
 
 
 def shop(forget="rows.clear()", cancel="None"):
@@ -146,8 +155,8 @@ def test_a_backend_is_opened_in_the_loop_and_closed_there(suite, how):
     def test_afterwards():
         assert len(made) == len(closed) > 20
     """
-    source = shop().replace("Fresh(Shop)", "Fresh(open_shop)")
-    suite(source + closing + openers[how] + check).assert_outcomes(passed=2)
+    source = shop(cancel="False").replace("Fresh(Shop)", "Fresh(open_shop)")
+    suite(source + closing + openers[how] + check, "--isolation-max-seconds=60").assert_outcomes(passed=2)
 
 
 def test_fresh_works_without_exploring(suite):

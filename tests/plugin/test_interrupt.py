@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+WITHOUT = ("-p", "no:cacheprovider", "-p", "no:benchmark", "-p", "no:xdist")
 SOURCE = """
 import pytest, time
 runs = open("runs", "w", buffering=1)
@@ -25,7 +26,7 @@ BODIES = {
 def interrupted(folder, runs, *options):
     """What a session says that is interrupted after so many runs of a body."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options],
+        [sys.executable, "-m", "pytest", *WITHOUT, *options],
         cwd=folder,
         stdout=subprocess.PIPE,
         text=True,
@@ -39,7 +40,7 @@ def interrupted(folder, runs, *options):
     return output
 
 
-@pytest.mark.parametrize("kind", BODIES)
+@pytest.mark.parametrize("kind", ["sync", "asyncio", "paced", pytest.param("trio", marks=pytest.mark.soak)])
 def test_an_interrupted_test_reports_what_it_measured(pytester, kind):
     """In the summary and in the JSON report."""
     pytester.makefile(".ini", pytest="[pytest]\nasyncio_default_fixture_loop_scope = function")
@@ -102,7 +103,7 @@ def test_an_interrupted_crowd_leaves_no_task_behind(pytester):
         """
     )
     process = subprocess.Popen(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"], cwd=pytester.path, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "pytest", *WITHOUT], cwd=pytester.path, stdout=subprocess.PIPE, text=True
     )
     while not (pytester.path / "started").exists():
         time.sleep(0.05)

@@ -73,7 +73,7 @@ def test_what_pytest_keeps_of_a_body_is_not_its_own(judged):
             warnings.warn("not for long", DeprecationWarning)
             assert caplog.messages[-1] == "a request came"
         """,
-        "--isolation-max-seconds=5",
+        "--isolation-max-seconds=1",
     )
     result.assert_outcomes(passed=1, warnings=1)
     [verdict] = memory["test"]

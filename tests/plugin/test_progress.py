@@ -41,6 +41,7 @@ def on_a_terminal(pytester, *args: str) -> str:
 
 @pytest.fixture(autouse=True)
 def long_test(pytester):
+    pytester.makeini("[pytest]\nasyncio_default_fixture_loop_scope = function")
     pytester.makepyfile(LONG)
 
 
@@ -53,7 +54,7 @@ def test_a_long_test_says_how_it_goes(pytester):
 
 def test_a_file_is_told_nothing(pytester):
     """A log would fill up with it."""
-    assert "samples over\b" not in pytester.runpytest_subprocess("--isolation-budget").stdout.str()
+    assert "samples over\b" not in pytester.runpytest_inprocess("--isolation-budget").stdout.str()
 
 
 @pytest.mark.soak

@@ -5,12 +5,13 @@ import sys
 import psutil
 import pytest
 
+import pytest_isolation.targets.asgi as asgi
 import pytest_isolation.targets.proxy  # noqa: F401 - pytester forgets what an inner run has imported
 
 SCENARIO = """
     import pytest
     @pytest.mark.asyncio
-    @pytest.mark.isolation(users=8)
+    @pytest.mark.isolation(users=8, cancel=False)
     async def test_it(user):
         answer = await user.http.get("/me", headers={"x-user": user.id})
         assert answer.status_code == 200, answer.text
@@ -85,7 +86,7 @@ def _sockets(process):
 def proxied(suite, pytester):
     """Runs a suite whose conftest.py puts a proxy in front of an application, both as expressions."""
 
-    def run(source, app, proxy="Proxy()", **files):
+    def run(source, app, proxy="Proxy()", *options, **files):
         head = "import sys, pytest\nfrom pytest_isolation import Proxy\n" + "".join(
             f"import {name}\n" for name in files
         )
@@ -93,7 +94,7 @@ def proxied(suite, pytester):
             f"{head}@pytest.fixture\ndef isolation_app(): return {app}\n"
             f"@pytest.fixture\ndef isolation_proxy(): return {proxy}\n"
         )
-        return suite(source, **files)
+        return suite(source, *options, **files)
 
     return run
 
@@ -149,6 +150,7 @@ def test_bodies_streams_and_errors_pass_through(proxied):
         """,
         "shop.app",
         "Proxy(connections=2, pipeline=True)",
+        "--isolation-max-seconds=0.5",
         shop="""
         import asyncio
         from starlette.applications import Starlette
@@ -203,8 +205,9 @@ def test_an_application_that_does_not_answer_is_said(proxied):
     )
 
 
-def test_streams_that_are_left_and_errors_are_no_fault(proxied):
+def test_streams_that_are_left_and_errors_are_no_fault(proxied, monkeypatch):
     """A stream without an end whose reader goes away, and an endpoint that raises, after which uvicorn closes."""
+    monkeypatch.setattr(asgi, "_LAST_REQUESTS_S", 0.1)
     result = proxied(
         """
         import pytest

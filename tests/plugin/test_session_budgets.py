@@ -9,10 +9,11 @@ SPANS = """
     import time
     import pytest
 
-    @pytest.mark.parametrize("number", range(200))
+    @pytest.mark.parametrize("number", range(20))
     def test_part(latency, number):
-        with latency.span("agent.create"):
-            {work}
+        for _ in range(10):
+            with latency.span("agent.create"):
+                {work}
 """
 
 
@@ -120,6 +121,8 @@ def test_a_line_that_is_no_budget_is_refused_at_once(pytester, line, said):
 
 def test_a_native_toml_list_works(pytester):
     """On pytest 9."""
-    pytester.makepyprojecttoml('[tool.pytest]\nisolation_budgets = ["agent.create p95 < 500ms"]\n')
+    pytester.makepyprojecttoml(
+        '[tool.pytest]\nasyncio_default_fixture_loop_scope = "function"\nisolation_budgets = ["agent.create p95 < 500ms"]\n'
+    )
     pytester.makepyfile(SPANS.format(work="pass"))
     pytester.runpytest_inprocess("--isolation-budget").stdout.fnmatch_lines(["*[[]agent.create[]]*pass"])

@@ -18,11 +18,16 @@ OTEL = """
 """
 
 
+@pytest.fixture(autouse=True)
+def plain(pytester):
+    pytester.makeini("[pytest]\nasyncio_default_fixture_loop_scope = function\naddopts = -p no:cacheprovider")
+
+
 def test_spans_of_opentelemetry_are_judged_by_name(pytester):
     """Those of the provider that is set globally."""
     provider = "trace.set_tracer_provider(TracerProvider())"
     pytester.makepyfile(OTEL.format(provider=provider, given="", takes="", first=""))
-    result = pytester.runpytest_subprocess("--isolation-budget")
+    result = pytester.runpytest_subprocess("--isolation-budget")  # a process has one for good
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["test_query [[]database.query[]]*120*pass"])
 
@@ -36,7 +41,7 @@ def test_another_provider_is_heard_when_it_is_named(pytester):
         first="latency.listen_to(PROVIDER)",
     )
     pytester.makepyfile(text)
-    result = pytester.runpytest_subprocess("--isolation-budget")
+    result = pytester.runpytest_inprocess("--isolation-budget")
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["test_query [[]database.query[]]*120*pass"])
 
@@ -55,7 +60,7 @@ def test_a_span_that_ended_in_error_is_no_sample(pytester):
             pass
 """
     )
-    result = pytester.runpytest_subprocess("-k", "broken")
+    result = pytester.runpytest_inprocess("-k", "broken")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*the span 'broken' raised each of the * times it was entered*"])
 
@@ -72,16 +77,16 @@ def test_between_tests_nobody_listens(pytester):
     from pytest_isolation.latency import otel
 
     def test_nobody_listens():
-        assert [listener.ledger for listener in otel._listeners.values()] == [None]
+        assert {listener.ledger for listener in otel._listeners.values()} == {None}
 """
     )
-    pytester.runpytest_subprocess().assert_outcomes(passed=3)
+    pytester.runpytest_inprocess().assert_outcomes(passed=3)
 
 
 def test_what_is_no_provider_is_refused(pytester):
     """With the right form."""
     pytester.makepyfile("def test_it(latency):\n    latency.listen_to(3)\n")
-    result = pytester.runpytest_subprocess()
+    result = pytester.runpytest_inprocess()
     result.stdout.fnmatch_lines(["*listen_to() takes a TracerProvider *, or an object with listen(hear), not 3*"])
 
 
@@ -105,7 +110,7 @@ def test_what_the_reference_backend_times_is_judged(pytester):
             assert METRICS._hear is None
         """
     )
-    result = pytester.runpytest_subprocess("--isolation-budget")
+    result = pytester.runpytest_inprocess("--isolation-budget")
     result.assert_outcomes(passed=2)
     result.stdout.fnmatch_lines(["test_it [[]api.request[]]*120*pass"])
 
@@ -130,7 +135,7 @@ ROUNDS = """
 def test_the_rounds_of_pytest_benchmark_are_judged(pytester, outside_of_xdist):
     """All of them, and the body runs once."""
     pytester.makepyfile(ROUNDS.format(budget=500, what="lambda: None", iterations=1))
-    result = pytester.runpytest_subprocess("--isolation-budget")
+    result = pytester.runpytest_inprocess("--isolation-budget")
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["test_rounds *300*pass"])
 
@@ -138,7 +143,7 @@ def test_the_rounds_of_pytest_benchmark_are_judged(pytester, outside_of_xdist):
 def test_rounds_over_budget_fail(pytester, outside_of_xdist):
     """The later ones confirm what the first ones showed."""
     pytester.makepyfile(ROUNDS.format(budget=0.1, what="lambda: time.sleep(0.001)", iterations=1))
-    result = pytester.runpytest_subprocess()
+    result = pytester.runpytest_inprocess()
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["OVER BUDGET  p95 = *", "*confirmed in a second run of*"])
 
@@ -146,14 +151,14 @@ def test_rounds_over_budget_fail(pytester, outside_of_xdist):
 def test_rounds_of_several_calls_are_means_and_it_says_so(pytester, outside_of_xdist):
     """A mean hides the slow ones."""
     pytester.makepyfile(ROUNDS.format(budget=500, what="lambda: None", iterations=10))
-    result = pytester.runpytest_subprocess("--isolation-budget")
+    result = pytester.runpytest_inprocess("--isolation-budget")
     result.stdout.fnmatch_lines(["*a round of pytest-benchmark is the mean of 10 calls here, and hides the slow ones"])
 
 
 def test_a_benchmark_that_measures_nothing_is_no_pass(pytester):
     """Switched off, it only calls the function."""
     pytester.makepyfile(ROUNDS.format(budget=500, what="lambda: None", iterations=1))
-    result = pytester.runpytest_subprocess("--benchmark-disable")
+    result = pytester.runpytest_inprocess("--benchmark-disable")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*the `benchmark` fixture measured nothing: it was not called, or*switched off*"])
 
@@ -168,7 +173,7 @@ def test_a_span_object_times_one_thing_at_once(pytester):
                 pass
         """
     )
-    result = pytester.runpytest_subprocess()
+    result = pytester.runpytest_inprocess()
     result.stdout.fnmatch_lines(["*this span 'part' is entered already*call latency.span('part') for each*"])
 
 
@@ -186,4 +191,4 @@ def test_a_span_object_may_be_used_again(pytester):
                     pass
         """
     )
-    pytester.runpytest_subprocess().assert_outcomes(passed=1)
+    pytester.runpytest_inprocess().assert_outcomes(passed=1)

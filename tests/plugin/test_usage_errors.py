@@ -245,7 +245,7 @@ def test_a_test_that_is_not_selected_is_not_judged(suite):
 
 def test_a_mistake_is_named_under_xdist_too(suite):
     """Workers collect; the controller shows it."""
-    result = suite("import pytest\n@pytest.mark.latency(p95=1)\ndef test_one(): pass", "-n", "2", how="subprocess")
+    result = suite("import pytest\n@pytest.mark.latency(p95=1)\ndef test_one(): pass", "-n", "1")
     text = "\n".join(result.errlines + result.outlines)
     assert result.ret != 0
     assert "test_it.py::test_one: latency(p95=…): there is no such keyword; did you mean 'p95_ms'?" in text
@@ -330,7 +330,7 @@ def test_a_backend_that_cannot_be_made_is_refused_before_anything_is_collected(s
         partial = Partial
         """,
     )
-    result = suite("def test(): pass", f"--isolation-backend={target}", how="subprocess")
+    result = suite("def test(): pass", f"--isolation-backend={target}")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     text = "\n".join(result.errlines)
     assert f"pytest-isolation: '{target}" in text or f"pytest-isolation: {target}" in text

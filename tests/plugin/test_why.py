@@ -97,9 +97,9 @@ def postgres():
         yield server.url
 
 
-def causes(suite, pytester, source, how="inprocess"):
+def causes(suite, pytester, source):
     """The causes in the report, and what was printed."""
-    result = suite(source, "--isolation-report=report.json", "--isolation-budget", how=how)
+    result = suite(source, "--isolation-report=report.json")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["  slowest * of * calls that were traced: *"])
     [verdict] = json.loads((pytester.path / "report.json").read_text())["results"][0]["verdicts"]
@@ -158,7 +158,7 @@ def test_a_slow_query_on_postgresql(suite, pytester, postgres, driver):
                 await latency.measure(query)
             await engine.dispose()
     """
-    largest = causes(suite, pytester, source, "subprocess")[0]  # SQLAlchemy can be imported only once
+    largest = causes(suite, pytester, source)[0]
     assert largest["name"] == "waiting for the database"
     assert largest["where"].startswith("test_it.query, test_it.py:")
 

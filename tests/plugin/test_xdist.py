@@ -1,6 +1,11 @@
 """Everything that workers prove reaches the controller."""
 
 import json
+import re
+import subprocess
+import sys
+import textwrap
+from types import SimpleNamespace
 
 import pytest
 
@@ -28,51 +33,63 @@ SOURCE = """
 """
 
 
+SHOWN = [
+    r"test_fast .*pass",
+    r"test_slow .*fail",
+    r"test_held  peak .*pass",
+    r"2 budgets: 1 within, 1 over; 1 memory limit: 1 within; 2 scenarios played 29 times: 4 findings \(seed \d+",
+]
+TESTS = ["test_apart", "test_fast", "test_held", "test_leak", "test_slow"]
+REPORTS = ("--isolation-budget", "--isolation-report=out/report.json", "--junitxml=junit.xml")
+
+
+def judged(folder):
+    """The tests that the report has."""
+    results = json.loads((folder / "out" / "report.json").read_text())["results"]
+    return sorted(result["nodeid"].rpartition("::")[2] for result in results)
+
+
+@pytest.fixture(scope="module")
+def workers(tmp_path_factory):
+    """A session with two of them: what it said, and where its reports are."""
+    folder = tmp_path_factory.mktemp("workers")
+    (folder / "pytest.ini").write_text("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
+    (folder / "test_it.py").write_text(textwrap.dedent(SOURCE))
+    without = ("-p", "no:cacheprovider", "-p", "no:benchmark", "-p", "no:hypothesispytest")
+    command = [sys.executable, "-m", "pytest", *without, "-n", "2", *REPORTS]
+    ended = subprocess.run(command, check=False, cwd=folder, capture_output=True, text=True)
+    return SimpleNamespace(folder=folder, said=ended.stdout)
+
+
+def test_the_summary_and_the_report_are_complete(workers):
+    """Of what workers measured, and it is said that they were there."""
+    for line in (*SHOWN, "  2 workers competed for the machine$"):
+        assert re.search(f"^{line}", workers.said, re.MULTILINE), workers.said
+    assert judged(workers.folder) == TESTS
+
+
 @pytest.mark.parametrize(
-    "options", [("-n", "2"), ("-p", "no:xdist"), pytest.param(("-n", "0"), marks=pytest.mark.soak)], ids=" ".join
+    "options", [("-p", "no:xdist"), pytest.param(("-n", "0"), marks=pytest.mark.soak)], ids=" ".join
 )
-def test_the_summary_and_the_report_are_complete(suite, pytester, options):
-    """With workers, without them, without xdist."""
-    result = suite(
-        SOURCE,
-        *options,
-        "--isolation-budget",
-        "--isolation-seed=5",
-        "--isolation-report=out/report.json",
-        how="subprocess",
-    )
+def test_without_workers_they_are_complete_too(suite, pytester, options):
+    """With xdist, and without."""
+    result = suite(SOURCE, *options, *REPORTS)
     result.assert_outcomes(passed=4, failed=2)
-    assert ("  2 workers competed for the machine" in result.outlines) == (options == ("-n", "2"))
-    result.stdout.fnmatch_lines_random(
-        [
-            "test_fast *pass",
-            "test_slow *fail",
-            "test_held  peak *pass",
-            "2 budgets: 1 within, 1 over; 1 memory limit: 1 within; 2 scenarios played 29 times: 4 findings (seed 5*",
-        ]
-    )
-    report = json.loads((pytester.path / "out" / "report.json").read_text())
-    assert sorted(r["nodeid"].rpartition("::")[2] for r in report["results"]) == [
-        "test_apart",
-        "test_fast",
-        "test_held",
-        "test_leak",
-        "test_slow",
-    ]
+    assert "workers competed" not in result.stdout.str()
+    for line in SHOWN:
+        assert re.search(f"^{line}", result.stdout.str(), re.MULTILINE)
+    assert judged(pytester.path) == TESTS
 
 
-def test_workers_play_with_the_seed_of_their_controller(suite):
+def test_workers_play_with_the_seed_of_their_controller(workers):
     """So that a replay needs one number."""
-    result = suite(SOURCE, "-n", "2", how="subprocess")
-    summary = next(line for line in result.outlines if "findings (seed" in line)
-    seed = summary.split("seed ")[1].split(",")[0].rstrip(")")
-    result.stdout.fnmatch_lines([f"*--isolation-replay=crowd:5:{seed}"])
+    [seed] = re.findall(r"findings \(seed (\d+)", workers.said)
+    assert f"--isolation-replay=crowd:5:{seed}" in workers.said
 
 
-def test_junit_shows_verdicts_and_findings(suite, pytester):
+def test_junit_shows_verdicts_and_findings(workers):
     """As properties of the test case, and as a failure with the evidence in its message."""
-    suite(SOURCE, "-n", "2", "--junitxml=junit.xml", how="subprocess")
-    xml = (pytester.path / "junit.xml").read_text()
+    xml = (workers.folder / "junit.xml").read_text()
     assert '<property name="isolation_body_p95" value="pass n=120 over=0 limit=0.5s"' in xml
     assert '<property name="isolation_memory_peak" value="pass value=100' in xml
     assert '<property name="isolation_findings" value="4"' in xml
