@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 import venv
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,11 +25,20 @@ def environment(name: str, requirements: Sequence[str], extras: str | None = Non
     beside = [] if extras is None else ["pytest", "pytest-asyncio", "--editable", f"{ROOT}{extras}"]
     text = "\n".join([*requirements, *beside])
     if not made.exists() or made.read_text() != text:
-        venv.create(folder, with_pip=True, clear=True)
+        venv.create(folder, clear=True)  # without pip of its own, which takes longer to install than the rest
         own = {_project(one) for one in requirements}
         pins = [pin for pin in (ROOT / "constraints.txt").read_text().splitlines() if _project(pin) not in own]
         (folder / "constraints.txt").write_text("\n".join(pins))
-        pip = (str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+        pip = (
+            sys.executable,
+            "-m",
+            "pip",
+            "--python",
+            str(python),
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+        )
         constrained = ("--constraint", str(folder / "constraints.txt"))
         subprocess.run([*pip, *constrained, *requirements, *beside], check=True)
         made.write_text(text)

@@ -77,7 +77,7 @@ def play(incident: Incident, variant: str) -> Outcome:
     requirements = (folder / f"{variant}.txt").read_text().split("\n")
     python = environment(f"incidents/{incident.name}-{variant}", [*filter(None, requirements)], incident.extras)
     tests = sys.executable if incident.extras is None else str(python)
-    variables = {"INCIDENT_PYTHON": str(python), "INCIDENT_VARIANT": variant, "PYTHONDONTWRITEBYTECODE": "1"}
+    variables = {"INCIDENT_PYTHON": str(python), "INCIDENT_VARIANT": variant}
     with tempfile.TemporaryDirectory() as place:
         report = Path(place) / "report.json"
         options = ("-q", "-p", "no:cacheprovider", "-c", "../pytest.ini", f"--isolation-report={report}")
