@@ -11,6 +11,7 @@ from pathlib import Path
 
 # pytester forgets what an inner run has imported; what every inner run needs is imported here, once. A library that is
 # there twice does not know its own exceptions.
+import _pytest.stepwise  # noqa: F401
 import anyio._backends._asyncio
 import anyio._backends._trio  # noqa: F401
 import httpcore  # noqa: F401 - httpx imports it when it first sends something
@@ -19,6 +20,7 @@ import pytest
 import starlette.applications
 import starlette.formparsers
 import starlette.middleware.body_limit
+import starlette.requests
 import starlette.responses
 import starlette.routing
 import starlette.websockets  # noqa: F401
@@ -30,8 +32,11 @@ import uvicorn.protocols.websockets.websockets_sansio_impl  # noqa: F401
 
 import pytest_isolation.conformance.test_budgets
 import pytest_isolation.engine
+import pytest_isolation.exploring
 import pytest_isolation.fresh
+import pytest_isolation.from_code
 import pytest_isolation.orders
+import pytest_isolation.phases.shrink
 import pytest_isolation.reports.json
 import pytest_isolation.reports.junit
 import pytest_isolation.reports.terminal
@@ -40,9 +45,12 @@ import pytest_isolation.targets.asgi
 import pytest_isolation.targets.clients
 import pytest_isolation.targets.http
 import pytest_isolation.targets.intermediary
+import pytest_isolation.targets.pools
 import pytest_isolation.targets.serving
+import pytest_isolation.targets.sqlalchemy
 import pytest_isolation.targets.websocket
-import pytest_isolation.unsupported  # noqa: F401
+import pytest_isolation.unsupported
+import pytest_isolation.watching  # noqa: F401
 import reference_impl  # noqa: F401
 
 ROOT = Path(__file__).parents[1]
@@ -114,6 +122,14 @@ def cheap_inner_runs(request, monkeypatch):
         monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:hypothesispytest")
         whole = importlib.metadata.distributions
         monkeypatch.setattr(importlib.metadata, "distributions", lambda **of: whole(**of) if of else iter(INSTALLED))
+
+
+@pytest.fixture(autouse=True)
+def without_bytecode_of_their_own(request, monkeypatch):
+    """A module that a test writes twice within a second, equally long, would be the first one still."""
+    if "pytester" in request.fixturenames:
+        monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+        monkeypatch.setattr(sys, "dont_write_bytecode", True)
 
 
 @pytest.fixture
