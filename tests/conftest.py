@@ -148,6 +148,20 @@ def suite(pytester):
 
 
 @pytest.fixture
+def several(suite):
+    """Writes several test files and runs them at once, in this order: a run costs more than most of the tests in it.
+
+    They are called test_00.py, test_01.py, … and, the last one, test_it.py.
+    """
+
+    def run(sources, *options, **more):
+        *others, last = map(textwrap.dedent, sources)
+        return suite(last, *options, **{f"test_{number:02}": source for number, source in enumerate(others)}, **more)
+
+    return run
+
+
+@pytest.fixture
 def command():
     """Starts `isolation …` in a process of its own, and ends it in any case."""
     processes = []

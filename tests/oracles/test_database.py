@@ -4,26 +4,12 @@ import textwrap
 
 # pytester forgets what an inner run has imported, and these do not bear being imported twice.
 import aiosqlite  # noqa: F401
-import asyncpg  # noqa: F401
-import psycopg
 import pytest
-import servers
 import sqlalchemy.dialects.postgresql.asyncpg
 import sqlalchemy.dialects.postgresql.psycopg
 import sqlalchemy.dialects.sqlite.aiosqlite
 import sqlalchemy.ext.asyncio
 import sqlalchemy.orm  # noqa: F401
-
-
-@pytest.fixture(scope="module")
-def postgres():
-    """A real one, with a role to take."""
-    with servers.postgres() as server:
-        with psycopg.connect(server.url, autocommit=True) as connection:
-            connection.execute("DROP ROLE IF EXISTS visitor")
-            connection.execute("CREATE ROLE visitor")
-        yield server.url
-
 
 TEST = """
     import asyncio, pytest, pytest_asyncio
@@ -84,9 +70,12 @@ STATES = {
 DRIVERS = ["asyncpg", "psycopg"]
 
 
-def run(suite, url, *statements, more="", **options):
-    test = textwrap.dedent(TEST.format(url=url)) + textwrap.dedent(more or RUN.format(statements=list(statements)))
-    return suite(test, **options)
+def source(url, *statements, more=""):
+    return textwrap.dedent(TEST.format(url=url)) + textwrap.dedent(more or RUN.format(statements=list(statements)))
+
+
+def run(suite, url, *statements, **options):
+    return suite(source(url, *statements, **options))
 
 
 @pytest.fixture(params=DRIVERS)
@@ -95,19 +84,32 @@ def url(request, postgres):
     return postgres.replace("postgresql", f"postgresql+{request.param}")
 
 
-@pytest.mark.parametrize("what", STATES)
-def test_what_is_left_in_a_connection_is_found(suite, url, what):
+@pytest.fixture
+def both(several, postgres):
+    """Runs a test through each driver."""
+
+    def run(more):
+        urls = [postgres.replace("postgresql", f"postgresql+{driver}") for driver in DRIVERS]
+        return several([source(url, more=more) for url in urls])
+
+    return run
+
+
+def test_what_is_left_in_a_connection_is_found(several, url):
     """When the next user is given the connection, and the report says what, and who set it."""
-    leave, _, named = STATES[what]
-    result = run(suite, url, leave)
+    result = several([source(url, leave) for leave, _, _ in STATES.values()])
+    result.assert_outcomes(failed=len(STATES))
     result.stdout.fnmatch_lines(
         [
-            f"*SESSION  connection 1 went back to the pool with {named}, set by solo-00",
-            "*  channel   engine of postgresql (*)",
-            '*  seen      "solo-00 acquired it at test_it.py:* in handle"',
+            line
+            for _, _, named in STATES.values()
+            for line in (
+                f"*SESSION  connection 1 went back to the pool with {named}, set by solo-00",
+                "*  channel   engine of postgresql (*)",
+                '*  seen      "solo-00 acquired it at test_??.py:* in handle"',
+            )
         ]
     )
-    result.assert_outcomes(failed=1)
 
 
 def test_what_is_taken_back_is_none(suite, url, twin):
@@ -185,19 +187,17 @@ OTHERS = {
 }
 
 
-@pytest.mark.parametrize("what", OTHERS)
-def test_other_leavings_are_found(suite, postgres, what):
+def test_other_leavings_are_found(several, postgres):
     """They are known without a question to the server."""
     url = postgres.replace("postgresql", "postgresql+asyncpg")
-    result = run(suite, url, more=OTHERS[what][0])
-    result.stdout.fnmatch_lines([OTHERS[what][2]])
-    result.assert_outcomes(failed=1)
+    result = several([source(url, more=fault) for fault, _, _ in OTHERS.values()])
+    result.assert_outcomes(failed=len(OTHERS))
+    result.stdout.fnmatch_lines([line for _, _, line in OTHERS.values()])
 
 
-@pytest.mark.parametrize("what", OTHERS)
-def test_their_correct_twins_pass(suite, url, what, twin):
+def test_their_correct_twins_pass(several, url, twin):
     """Through both drivers."""
-    twin.is_silent(run(suite, url, more=OTHERS[what][1]))
+    twin.is_silent(several([source(url, more=correct) for _, correct, _ in OTHERS.values()]), tests=len(OTHERS))
 
 
 LISTENERS = {
@@ -267,16 +267,15 @@ LISTENERS = {
 }
 
 
-@pytest.mark.parametrize("what", LISTENERS)
-def test_a_correct_application_is_not_accused(suite, url, what):
+def test_a_correct_application_is_not_accused(several, url):
     """Whether it cleans up, or sets anew, at the end of a loan or at the beginning."""
-    run(suite, url, more=LISTENERS[what]).assert_outcomes(passed=1)
+    several([source(url, more=listener) for listener in LISTENERS.values()]).assert_outcomes(passed=len(LISTENERS))
 
 
-def test_a_leak_is_found_beside_a_listener_that_does_something_else(suite, url):
+def test_a_leak_is_found_beside_a_listener_that_does_something_else(both):
     """What the listener sets is its own, everything else is not."""
     more = LISTENERS["sets a role for each borrower"].replace("'x', true)", "'x', true), pg_advisory_lock(7)")
-    run(suite, url, more=more).stdout.fnmatch_lines(["*SESSION * went back to the pool with advisory lock 7, set by *"])
+    both(more).stdout.fnmatch_lines(2 * ["*SESSION * went back to the pool with advisory lock 7, set by *"])
 
 
 @pytest.mark.parametrize("url", ["asyncpg", pytest.param("psycopg", marks=pytest.mark.soak)], indirect=True)
@@ -322,7 +321,7 @@ def test_what_is_left_is_found_in_a_served_application(suite, postgres):
         async def test_it(user):
             await user.http.get(f"/{user.id}")
     """
-    result = suite(test.replace("URL", postgres.replace("postgresql", "postgresql+asyncpg")), how="subprocess")
+    result = suite(test.replace("URL", postgres.replace("postgresql", "postgresql+asyncpg")))
     result.stdout.fnmatch_lines(["*SESSION * with app.user_id = '<id of solo-00>', set by solo-00; solo-01 was*"])
 
 
@@ -348,14 +347,16 @@ SYNC = """
 """
 
 
-@pytest.mark.parametrize("what", ["a role", "a custom setting", "an advisory lock"])
-def test_a_sync_engine_is_watched_too(suite, postgres, what):
-    """Its users play in threads."""
+def test_a_sync_engine_is_watched_too(several, postgres):
+    """Its users play in threads; what is taken back is none."""
     url = postgres.replace("postgresql", "postgresql+psycopg")
-    leave, take_back, named = STATES[what]
-    result = suite(SYNC.format(url=url, statements=[leave]))
-    result.stdout.fnmatch_lines([f"*SESSION * went back to the pool with {named}, set by solo-00"])
-    suite(SYNC.format(url=url, statements=[leave, take_back])).assert_outcomes(passed=1)
+    states = [STATES[what] for what in ("a role", "a custom setting", "an advisory lock")]
+    played = [statements for leave, take_back, _ in states for statements in ([leave], [leave, take_back])]
+    result = several([SYNC.format(url=url, statements=statements) for statements in played])
+    result.assert_outcomes(failed=3, passed=3)
+    result.stdout.fnmatch_lines(
+        [f"*SESSION * went back to the pool with {named}, set by solo-00" for _, _, named in states]
+    )
 
 
 ON_SQLITE = {
@@ -366,20 +367,21 @@ ON_SQLITE = {
 }
 
 
-@pytest.mark.parametrize("what", ON_SQLITE)
 @pytest.mark.parametrize("driver", ["pysqlite", "aiosqlite"])
-def test_on_sqlite(suite, pytester, driver, what):
-    """Connections remember there too."""
-    leave, take_back, named = ON_SQLITE[what]
+def test_on_sqlite(several, pytester, driver):
+    """Connections remember there too; what is taken back is none."""
     url = f"sqlite+{driver}:///{pytester.path}/test.db"
 
-    def play(*statements):
-        if driver == "aiosqlite":
-            return run(suite, url, *statements)
-        return suite(SYNC.format(url=url, statements=[*statements]))
+    def test(*statements):
+        return source(url, *statements) if driver == "aiosqlite" else SYNC.format(url=url, statements=[*statements])
 
-    play(leave).stdout.fnmatch_lines([f"*SESSION * went back to the pool with {named}, set by solo-00"])
-    play(leave, take_back).assert_outcomes(passed=1)
+    states = ON_SQLITE.values()
+    played = [statements for leave, take_back, _ in states for statements in ([leave], [leave, take_back])]
+    result = several([test(*statements) for statements in played])
+    result.assert_outcomes(failed=3, passed=3)
+    result.stdout.fnmatch_lines(
+        [f"*SESSION * went back to the pool with {named}, set by solo-00" for _, _, named in states]
+    )
 
 
 def test_nobody_is_asked_anything_who_did_not_hand_over_an_engine(suite, postgres):
@@ -421,7 +423,7 @@ def test_what_was_watched_is_as_before(suite, postgres):
     run(suite, postgres.replace("postgresql", "postgresql+asyncpg"), more=more).assert_outcomes(passed=1)
 
 
-def test_a_connection_that_has_died_is_its_borrowers_business(suite, url):
+def test_a_connection_that_has_died_is_its_borrowers_business(both):
     """Which learns of it at its first statement, as it would if nobody watched."""
     more = """
         from sqlalchemy.exc import DBAPIError
@@ -438,10 +440,10 @@ def test_a_connection_that_has_died_is_its_borrowers_business(suite, url):
                     await connection.execute(text(f"SELECT pg_terminate_backend({pid})"))
                 await other.dispose()
     """
-    run(suite, url, more=more).assert_outcomes(passed=1)
+    both(more).assert_outcomes(passed=2)
 
 
-def test_what_is_taken_away_is_found(suite, url):
+def test_what_is_taken_away_is_found(both):
     """A connection that opens with a weak role, and comes back without it."""
     more = """
         def prepare(engine):
@@ -454,25 +456,25 @@ def test_what_is_taken_away_is_found(suite, url):
                 await connection.execute(text("RESET ROLE"))
                 await connection.commit()
     """
-    result = run(suite, url, more=more)
-    result.stdout.fnmatch_lines(["SESSION * went back to the pool with no more role 'visitor', set by solo-00"])
+    line = "SESSION * went back to the pool with no more role 'visitor', set by solo-00"
+    both(more).stdout.fnmatch_lines([line, line])
 
 
-def test_a_scenario_that_never_commits_is_told_so(suite, url):
+def test_a_scenario_that_never_commits_is_told_so(both):
     """For the rollback takes away most of what could be left."""
     more = """
         async def handle(engine, user):
             async with engine.connect() as connection:
                 await connection.execute(text("SET ROLE visitor"))
     """
-    result = run(suite, url, more=more)
-    result.assert_outcomes(passed=1)
+    result = both(more)
+    result.assert_outcomes(passed=2)
     result.stdout.fnmatch_lines(
-        ["*engine of postgresql (*): nothing was committed, and a rollback takes away most of*"]
+        2 * ["*engine of postgresql (*): nothing was committed, and a rollback takes away most of*"]
     )
 
 
-def test_connections_that_are_thrown_away_are_not_missed(suite, url):
+def test_connections_that_are_thrown_away_are_not_missed(both):
     """By their borrower, who invalidates one or takes it out of the pool, and with their pool."""
     more = """
         async def handle(engine, user):
@@ -488,6 +490,6 @@ def test_connections_that_are_thrown_away_are_not_missed(suite, url):
             if user.index == 2:
                 await engine.dispose()
     """
-    result = run(suite, url, more=more)
-    result.assert_outcomes(passed=1)
+    result = both(more)
+    result.assert_outcomes(passed=2)
     result.stdout.no_fnmatch_line("*Exception during reset*")
