@@ -73,25 +73,27 @@ def source(*parts):
     return "\n".join(textwrap.dedent(part) for part in (HEAD, *parts, TEST))
 
 
-@pytest.mark.parametrize("way", SAY)
-def test_a_foreign_secret_in_what_is_said_is_a_leak(suite, way):
+def test_a_foreign_secret_in_what_is_said_is_a_leak(several):
     """It names the channel, and where in it."""
-    say, channel = SAY[way]
-    result = suite(source(FAULT, handle(say)), "-W", "default")
-    result.assert_outcomes(failed=1)
+    result = several([source(FAULT, handle(say)) for say, _ in SAY.values()], "-W", "default")
+    result.assert_outcomes(failed=len(SAY))
     result.stdout.fnmatch_lines(
         [
-            "LEAK  the work of user-00 logged or printed the secret 'note' of user-05",
-            f"  channel   {channel}",
-            "  phase     crowd of 6 *",
+            line
+            for _, channel in SAY.values()
+            for line in (
+                "LEAK  the work of user-00 logged or printed the secret 'note' of user-05",
+                f"  channel   {channel}",
+                "  phase     crowd of 6 *",
+            )
         ]
     )
 
 
-@pytest.mark.parametrize("way", SAY)
-def test_ones_own_secrets_are_no_leak(suite, way, twin):
+def test_ones_own_secrets_are_no_leak(several, twin):
     """However often they are said."""
-    twin.is_silent(suite(source(TWIN, handle(SAY[way][0])), "-W", "default"))
+    result = several([source(TWIN, handle(say)) for say, _ in SAY.values()], "-W", "default")
+    twin.is_silent(result, tests=len(SAY))
 
 
 def test_a_thread_of_the_crowd_is_listened_to(suite):
@@ -215,7 +217,8 @@ METRICS = """
     from opentelemetry import trace
     from opentelemetry.sdk.trace import TracerProvider
     from prometheus_client import Counter
-    trace.set_tracer_provider(TracerProvider())
+    if not isinstance(trace.get_tracer_provider(), TracerProvider):
+        trace.set_tracer_provider(TracerProvider())
     tracer, orders = trace.get_tracer("shop"), Counter("orders", "of a customer", ["customer"])
 CURRENT
     async def handle(name):
@@ -238,19 +241,27 @@ COUNT = {
         'with tracer.start_as_current_span("pay") as span: span.add_event("paid", {"by": current.get()})',
         "span, at $.events[[]0].by",
     ),
-    "a label of a metric": ("orders.labels(current.get()).inc()", "metric orders, at $.customer"),
-    "a label by its name": ("orders.labels(customer=current.get()).inc()", "metric orders, at $.customer"),
+    "a label of a metric": ("orders.labels(current.get()).inc()", "metric orders?, at $.customer"),
+    "a label by its name": ("orders.labels(customer=current.get()).inc()", "metric orders?, at $.customer"),
 }
 
 
-@pytest.mark.parametrize("what", COUNT)
-def test_a_secret_in_what_is_traced_or_counted_is_a_leak(suite, what):
+def test_a_secret_in_what_is_traced_or_counted_is_a_leak(several):
     """Whoever watches the backend reads it under the name of somebody else."""
-    say, channel = COUNT[what]
-    result = suite(METRICS.replace("CURRENT", FAULT).replace("SAY", say), how="subprocess")
-    result.assert_outcomes(failed=1)
+    tests = [METRICS.replace("CURRENT", FAULT).replace("SAY", say) for say, _ in COUNT.values()]
+    result = several(
+        [test.replace('"orders"', f'"orders{number}"') for number, test in enumerate(tests)], how="subprocess"
+    )
+    result.assert_outcomes(failed=len(COUNT))
     result.stdout.fnmatch_lines(
-        ["LEAK  the work of user-0* logged or printed the secret 'note' of user-0*", f"  channel   {channel}*"]
+        [
+            line
+            for _, channel in COUNT.values()
+            for line in (
+                "LEAK  the work of user-0* logged or printed the secret 'note' of user-0*",
+                f"  channel   {channel}*",
+            )
+        ]
     )
 
 

@@ -2,12 +2,7 @@
 
 import textwrap
 
-# pytester forgets what an inner run has imported, and these do not bear being imported twice.
-import asyncpg  # noqa: F401
-import httpx  # noqa: F401
 import pytest
-import redis.asyncio  # noqa: F401
-import servers
 
 POOL = """
     import asyncio, pytest
@@ -60,7 +55,7 @@ FAULTS = {
         [
             "POOL  user-0? was given Buffer 1 while user-0? still had it",
             "  channel   Pool",
-            "*acquired it at test_it.py:* in handle*",
+            "*acquired it at test_??.py:* in handle*",
         ],
     ),
     "use after release": (
@@ -116,7 +111,7 @@ FAULTS = {
             await asyncio.sleep(0)
             return user_id
         """,
-        ["POOL  solo-01 never returned Buffer 2", "*acquired it at test_it.py:* in handle*"],
+        ["POOL  solo-01 never returned Buffer 2", "*acquired it at test_??.py:* in handle*"],
     ),
     "dropped": (
         """
@@ -175,31 +170,20 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("what", FAULTS)
-def test_it_is_found(suite, what):
+def on_a_pool(handle):
+    return textwrap.dedent(POOL) + textwrap.dedent(handle)
+
+
+def test_each_fault_is_found(several):
     """And the report names who, what and whose."""
-    fault, _, lines = FAULTS[what]
-    suite(POOL + textwrap.indent(textwrap.dedent(fault), "    ")).stdout.fnmatch_lines([f"*{line}*" for line in lines])
+    result = several([on_a_pool(fault) for fault, _, _ in FAULTS.values()])
+    result.assert_outcomes(failed=len(FAULTS))
+    result.stdout.fnmatch_lines([f"*{line}*" for _, _, lines in FAULTS.values() for line in lines])
 
 
-@pytest.mark.parametrize("what", FAULTS)
-def test_its_correct_twin_passes(suite, what, twin):
+def test_their_correct_twins_pass(several, twin):
     """Nothing is found where everything comes back."""
-    twin.is_silent(suite(POOL + textwrap.indent(textwrap.dedent(FAULTS[what][1]), "    ")))
-
-
-@pytest.fixture(scope="module")
-def postgres():
-    """A real one."""
-    with servers.postgres() as server:
-        yield server.url
-
-
-@pytest.fixture(scope="module")
-def valkey():
-    """A real one."""
-    with servers.valkey() as server:
-        yield server.url
+    twin.is_silent(several([on_a_pool(correct) for _, correct, _ in FAULTS.values()]), tests=len(FAULTS))
 
 
 REAL = """
@@ -246,22 +230,15 @@ USES = {
 
 
 @pytest.mark.parametrize("library", USES)
-@pytest.mark.parametrize("cancel", [False, True])
-def test_a_real_pool_is_watched_as_it_is(suite, request, library, cancel):
-    """Nothing is found where connections come back; of asyncpg they may be returned twice."""
-    (pool, close), use, _, _ = USES[library]
+def test_a_real_pool_is_watched_as_it_is(several, request, library):
+    """Nothing is found where connections come back; of asyncpg they may be returned twice. One that is kept is found."""
+    (pool, close), use, keep, line = USES[library]
     url = request.getfixturevalue("postgres" if library == "asyncpg" else "valkey")
-    suite(REAL.format(pool=pool.format(url=url), close=close, use=use, cancel=cancel)).assert_outcomes(passed=1)
-
-
-@pytest.mark.parametrize("library", USES)
-def test_what_a_real_pool_misses_is_found(suite, request, library):
-    """A connection that is kept."""
-    (pool, close), _, use, line = USES[library]
-    url = request.getfixturevalue("postgres" if library == "asyncpg" else "valkey")
-    result = suite(REAL.format(pool=pool.format(url=url), close=close, use=use, cancel=False))
+    pool = pool.format(url=url)
+    played = [(use, False), (use, True), (keep, False)]
+    result = several([REAL.format(pool=pool, close=close, use=use, cancel=cancel) for use, cancel in played])
+    result.assert_outcomes(passed=2, failed=1)
     result.stdout.fnmatch_lines([line])
-    result.assert_outcomes(failed=1)
 
 
 LEFT = {
@@ -275,18 +252,24 @@ LEFT = {
 }
 
 
-@pytest.mark.parametrize("what", LEFT)
-def test_what_the_reset_of_asyncpg_forgets_is_found(suite, postgres, what):
+def test_what_the_reset_of_asyncpg_forgets_is_found(several, postgres):
     """A role and a temporary table."""
-    leave, take_back, named = LEFT[what]
     use = "async with pool.acquire() as connection: await connection.execute({!r})"
     pool, close = ASYNCPG
     options = {"pool": pool.format(url=postgres), "close": close}
-    if named:
-        result = suite(REAL.format(use=use.format(leave), cancel=False, **options))
-        result.stdout.fnmatch_lines([f"SESSION  Connection 1 went back to the pool with {named}, set by solo-00"])
-    use = use.format(f"{leave}; {take_back}")
-    suite(REAL.format(use=use, cancel=True, **options)).assert_outcomes(passed=1)
+    tests = [REAL.format(use=use.format(leave), cancel=False, **options) for leave, _, named in LEFT.values() if named]
+    tests += [
+        REAL.format(use=use.format(f"{leave}; {back}"), cancel=True, **options) for leave, back, _ in LEFT.values()
+    ]
+    result = several(tests)
+    result.assert_outcomes(failed=2, passed=3)
+    result.stdout.fnmatch_lines(
+        [
+            f"SESSION  Connection 1 went back to the pool with {named}, set by solo-00"
+            for _, _, named in LEFT.values()
+            if named
+        ]
+    )
 
 
 def test_a_pool_tells_by_itself(suite):
@@ -404,11 +387,11 @@ OVER_HTTP = """
 """
 
 
-def test_a_response_that_nobody_closes_keeps_a_connection(suite):
+def test_a_response_that_nobody_closes_keeps_a_connection(several):
     """Of a client of httpx."""
-    result = suite(OVER_HTTP.replace("USE", "kept.append(response)"))
+    result = several([OVER_HTTP.replace("USE", use) for use in ("kept.append(response)", "await response.aclose()")])
+    result.assert_outcomes(failed=1, passed=1)
     result.stdout.fnmatch_lines(["POOL  solo-01 never returned response *", "  channel   client of httpx"])
-    suite(OVER_HTTP.replace("USE", "await response.aclose()")).assert_outcomes(passed=1)
 
 
 def test_more_responses_than_the_limit_are_found(suite):

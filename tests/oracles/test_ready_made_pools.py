@@ -1,32 +1,8 @@
 """Pools of libraries are known: each fault that one can have is found, and nothing in the same code without it."""
 
-# pytester forgets what an inner run has imported, and these do not bear being imported twice.
 import textwrap
 
-import asyncpg  # noqa: F401
-import psycopg
-import psycopg_pool  # noqa: F401
 import pytest
-import redis.asyncio  # noqa: F401
-import servers
-
-
-@pytest.fixture(scope="module")
-def postgres():
-    """A real one."""
-    with servers.postgres() as server:
-        with psycopg.connect(server.url, autocommit=True) as connection:
-            connection.execute("DROP ROLE IF EXISTS visitor")
-            connection.execute("CREATE ROLE visitor")
-        yield server.url
-
-
-@pytest.fixture(scope="module")
-def valkey():
-    """A real one."""
-    with servers.valkey() as server:
-        yield server.url
-
 
 ASYNC = """
     import asyncio, asyncpg, psycopg_pool, pytest, pytest_asyncio, redis.asyncio
@@ -119,14 +95,14 @@ LEAVES = """
 @pytest.mark.parametrize(
     "library, what", [pytest.param(*case, marks=() if case in OFTEN else pytest.mark.soak) for case in CASES]
 )
-def test_what_is_left_in_a_connection_is_found(suite, request, library, what):
+def test_what_is_left_in_a_connection_is_found(several, request, library, what):
     """And what was taken back is none."""
     leave, take_back, named = STATES[what]
     commit = "" if library == "asyncpg" else "await connection.commit()"
-    result = suite(source(request, library, LEAVES.format(statements=[leave], commit=commit)))
+    handles = [LEAVES.format(statements=each, commit=commit) for each in ([leave], [leave, take_back])]
+    result = several([source(request, library, handle) for handle in handles])
+    result.assert_outcomes(failed=1, passed=1)
     result.stdout.fnmatch_lines([f"*SESSION  *onnection 1 went back to the pool with {named}, set by solo-00*"])
-    twin = LEAVES.format(statements=[leave, take_back], commit=commit)
-    suite(source(request, library, twin)).assert_outcomes(passed=1)
 
 
 SOAK = pytest.mark.soak
@@ -144,11 +120,11 @@ RETURNS = """
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
-def test_a_connection_that_is_kept_is_found(suite, request, library):
+def test_a_connection_that_is_kept_is_found(several, request, library):
     """And one that is returned is not."""
-    result = suite(source(request, library, KEEPS))
+    result = several([source(request, library, handle) for handle in (KEEPS, RETURNS)])
+    result.assert_outcomes(failed=1, passed=1)
     result.stdout.fnmatch_lines(["*POOL  solo-01 never returned *onnection 2*"])
-    suite(source(request, library, RETURNS)).assert_outcomes(passed=1)
 
 
 USES_LATE = """
@@ -173,11 +149,11 @@ USES_IN_TIME = """
         ("redis", "connection.send_command('PING'); await connection.read_response()"),
     ],
 )
-def test_use_after_return_is_found(suite, request, library, use):
+def test_use_after_return_is_found(several, request, library, use):
     """Of asyncpg the proxy refuses it, which is no fault; and in time it is none."""
-    result = suite(source(request, library, USES_LATE.format(use=use)))
+    result = several([source(request, library, handle.format(use=use)) for handle in (USES_LATE, USES_IN_TIME)])
+    result.assert_outcomes(failed=1, passed=1)
     result.stdout.fnmatch_lines(["*POOL  solo-00 used *onnection 1 after having returned it*"])
-    suite(source(request, library, USES_IN_TIME.format(use=use))).assert_outcomes(passed=1)
 
 
 def test_what_asyncpg_refuses_is_no_fault(suite, request):
@@ -187,12 +163,12 @@ def test_what_asyncpg_refuses_is_no_fault(suite, request):
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
-def test_more_than_the_limit_is_found(suite, request, library):
+def test_more_than_the_limit_is_found(several, request, library):
     """One that the test sets, or the pool's own."""
     handle = RETURNS.replace("sleep(0)", "sleep(0.05)")
-    result = suite(source(request, library, handle, more=", limit=2"))
+    result = several([source(request, library, handle, more) for more in (", limit=2", "")])
+    result.assert_outcomes(failed=1, passed=1)
     result.stdout.fnmatch_lines(["*POOL  user-0? was given *onnection ?, one too many*"])
-    suite(source(request, library, handle)).assert_outcomes(passed=1)
 
 
 GIVEN_TWICE = {
@@ -243,17 +219,17 @@ ASKS = """
 """
 
 
-def test_a_reply_that_nobody_reads_is_found(suite, request):
+def test_a_reply_that_nobody_reads_is_found(several, request):
     """Of redis-py, though it looks for one that has arrived; replies that are read, and errors, are none."""
-    result = suite(source(request, "redis", ASKS.format(reads="await connection.read_response()")))
+    read = "await connection.read_response()"
+    result = several([source(request, "redis", ASKS.format(reads=reads)) for reads in (read, f"{read}; {read}")])
+    result.assert_outcomes(failed=1, passed=1)
     result.stdout.fnmatch_lines(
         [
             "*POOL  solo-00 returned Connection 1 so that the next one meets what is in it",
             "*1 reply that nobody has read*",
         ]
     )
-    reads = "await connection.read_response(); await connection.read_response()"
-    suite(source(request, "redis", ASKS.format(reads=reads))).assert_outcomes(passed=1)
 
 
 def test_a_client_of_redis_reads_what_it_asks(suite, request):
@@ -299,9 +275,9 @@ SYNC_REDIS = """
 """
 
 
-def test_replies_are_counted_without_an_event_loop_too(suite, valkey):
+def test_replies_are_counted_without_an_event_loop_too(several, valkey):
     """In threads."""
     test = SYNC_REDIS.replace("URL", valkey)
-    result = suite(test.replace("READS", ""))
+    result = several([test.replace("READS", reads) for reads in ("", "connection.read_response()")])
+    result.assert_outcomes(failed=1, passed=1)
     result.stdout.fnmatch_lines(["*POOL  solo-00 returned Connection 1 so that the next one meets what is in it"])
-    suite(test.replace("READS", "connection.read_response()")).assert_outcomes(passed=1)
