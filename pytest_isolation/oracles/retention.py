@@ -98,7 +98,8 @@ def _said(evidence: Evidence, some: Sequence[Holding]) -> str:
         return f"{secrets} of {evidence.labels[some[0].owner]}"
     crowd = {run.number for run in evidence.runs}
     owners = {one.owner for one in some}
-    alone = f" and {len(owners - crowd)} who were alone" if owners - crowd else ""
+    others = len(owners - crowd)
+    alone = f" and {others} who {'was' if others == 1 else 'were'} alone" if others else ""
     return f"{secrets} of {len(owners & crowd)} of {len(crowd)} users{alone}"
 
 

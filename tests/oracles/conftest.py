@@ -53,6 +53,12 @@ def valkey():
 
 
 @pytest.fixture
+def impatient(monkeypatch):
+    """What never goes is not waited for as long as users would: for tests in which something is found."""
+    monkeypatch.setattr("pytest_isolation.phases.surroundings._CROWD_S", 0.1)
+
+
+@pytest.fixture
 def stage():
     return Stage()
 

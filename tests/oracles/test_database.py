@@ -187,6 +187,7 @@ OTHERS = {
 }
 
 
+@pytest.mark.usefixtures("impatient")
 def test_other_leavings_are_found(several, postgres):
     """They are known without a question to the server."""
     url = postgres.replace("postgresql", "postgresql+asyncpg")

@@ -3,7 +3,6 @@
 import textwrap
 
 # pytester forgets what an inner run has imported, and these do not bear being imported twice.
-import asyncpg  # noqa: F401
 import psycopg
 import pytest
 import servers
@@ -83,9 +82,25 @@ TEST = """
 ONE = "pool_size=1, max_overflow=0"
 
 
-def run(suite, url, handle, options=ONE, when="True", users=3):
+def source(url, handle, options=ONE, when="True", users=3):
     test = TEST.format(url=url, options=options, when=when, users=users)
-    return suite(textwrap.dedent(test) + textwrap.dedent(handle))
+    return textwrap.dedent(test) + textwrap.dedent(handle)
+
+
+def run(suite, url, handle, **options):
+    return suite(source(url, handle, **options))
+
+
+@pytest.fixture
+def found(several):
+    """Plays a fault and its correct twin: one is found, with this line, and the other is silent."""
+
+    def play(line, url, fault, twin, **options):
+        result = several([source(url, handle, **options) for handle in (fault, twin)])
+        result.assert_outcomes(failed=1, passed=1)
+        result.stdout.fnmatch_lines([line])
+
+    return play
 
 
 EXECUTES = """
@@ -102,35 +117,30 @@ def executes(*statements, before=""):
     return EXECUTES.format(statements=[*statements], before=before)
 
 
-@pytest.mark.parametrize("taken_back", [False, True])
-def test_a_connection_that_nobody_is_given_again_is_looked_at(suite, url, taken_back):
-    """When the scene has ended: of twenty connections ten are used, and one user of them all leaves a role."""
-    handle = """
+def test_a_connection_that_nobody_is_given_again_is_looked_at(found, url):
+    """When the scene has ended: of twenty connections eight are used, and one user of them all leaves a role."""
+    fault = """
     async def handle(engine, user):
         async with engine.connect() as connection:
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(0.02)
             if user.index == 7:
                 await connection.execute(text("SET ROLE visitor"))
                 await connection.execute(text("SET jit_above_cost = 7"))
-                TAKE_BACK
                 await connection.commit()
-    """.replace("TAKE_BACK", "await connection.execute(text('RESET ROLE; RESET ALL'))" if taken_back else "pass")
-    if taken_back:
-        handle = handle.replace("text('RESET ROLE; RESET ALL')", "text('RESET ROLE')").replace('= 7"', '= DEFAULT"')
-    result = run(suite, url, handle, options="pool_size=20", users=10)
-    if taken_back:
-        result.assert_outcomes(passed=1)
-    else:
-        line = "*SESSION  connection * went back to the pool with role 'visitor', setting jit_above_cost = '7', set by user-07"
-        result.stdout.fnmatch_lines([line])
+    """
+    twin = fault.replace("SET ROLE visitor", "RESET ROLE").replace('= 7"', '= DEFAULT"')
+    line = (
+        "*SESSION  connection * went back to the pool with role 'visitor', setting jit_above_cost = '7', set by user-07"
+    )
+    found(line, url, fault, twin, options="pool_size=20", users=8)
 
 
 @OTHER_DRIVER
-def test_what_was_left_before_anybody_watched_is_not_taken_for_clean(suite, url):
+def test_what_was_left_before_anybody_watched_is_not_taken_for_clean(found, url):
     """The second user is the first to watch."""
-    result = run(suite, url, executes("SET ROLE visitor"), when="kept or user.index == 1 or kept")
-    result.stdout.fnmatch_lines(["*SESSION  connection 1 went back to the pool with role 'visitor', set by somebody*"])
-    run(suite, url, executes("SET ROLE visitor", "RESET ROLE"), when="user.index == 1").assert_outcomes(passed=1)
+    line = "*SESSION  connection 1 went back to the pool with role 'visitor', set by somebody*"
+    twin = executes("SET ROLE visitor", "RESET ROLE")
+    found(line, url, executes("SET ROLE visitor"), twin, when="user.index == 1")
 
 
 @OTHER_DRIVER
@@ -148,29 +158,26 @@ DRIVER = """
 """
 
 
-def test_a_custom_setting_is_heard_past_sqlalchemy(suite, url):
+def test_a_custom_setting_is_heard_past_sqlalchemy(found, url):
     """In what the driver's own connection executes."""
     end = "" if "asyncpg" in url else "; await driver.commit()"
     leaves = DRIVER.format(statements=f"await driver.execute(f\"SET my.name = '{{user.id}}'\"){end}")
-    result = run(suite, url, leaves)
-    result.stdout.fnmatch_lines(["*SESSION * went back to the pool with my.name = '<id of solo-00>', set by solo-00"])
     twin = DRIVER.format(
         statements=f"await driver.execute(\"SET my.name = 'x'\"); await driver.execute(\"SET my.name = ''\"){end}"
     )
-    run(suite, url, twin).assert_outcomes(passed=1)
+    found("*SESSION * went back to the pool with my.name = '<id of solo-00>', set by solo-00", url, leaves, twin)
 
 
-def test_a_raw_transaction_is_found(suite, url):
+def test_a_raw_transaction_is_found(found, url):
     """Of psycopg where the pool does not roll back."""
     options = ONE + (", pool_reset_on_return=None" if "psycopg" in url else "")
-    result = run(suite, url, DRIVER.format(statements="await driver.execute('BEGIN')"), options)
-    result.stdout.fnmatch_lines(
-        ["*SESSION  connection 1 went back to the pool with an open transaction, set by solo-00"]
-    )
+    fault = DRIVER.format(statements="await driver.execute('BEGIN')")
     twin = DRIVER.format(statements="await driver.execute('BEGIN'); await driver.execute('ROLLBACK')")
-    run(suite, url, twin, options).assert_outcomes(passed=1)
+    line = "*SESSION  connection 1 went back to the pool with an open transaction, set by solo-00"
+    found(line, url, fault, twin, options=options)
 
 
+@pytest.mark.usefixtures("impatient")
 @OTHER_DRIVER
 def test_a_connection_that_is_kept_in_a_transaction_is_called_so(suite, url):
     """For it keeps its locks."""
@@ -196,17 +203,15 @@ READS_ONLY = """
 """
 
 
-def test_the_number_of_somebody_else_is_found(suite, url):
+def test_the_number_of_somebody_else_is_found(found, url):
     """Who asks for the last number of a sequence without having drawn one is given another's."""
-    result = run(suite, url, READS_ONLY.format(more=""))
     line = "*SESSION  solo-01 asked connection 1 for the last number of a sequence, which solo-00 had drawn"
-    result.stdout.fnmatch_lines([line])
     twin = READS_ONLY.format(more="await connection.execute(text(\"SELECT nextval('numbers')\"))")
-    run(suite, url, twin).assert_outcomes(passed=1)
+    found(line, url, READS_ONLY.format(more=""), twin)
 
 
 @ONE_DRIVER
-def test_an_object_in_info_is_found(suite, url):
+def test_an_object_in_info_is_found(found, url):
     """It need not carry a secret."""
     handle = """
     class Person:
@@ -217,9 +222,8 @@ def test_an_object_in_info_is_found(suite, url):
             raw.info["person"] = Person()
             {more}
     """
-    result = run(suite, url, handle.format(more=""))
-    result.stdout.fnmatch_lines(["*SESSION * with info[[]'person'[]] = <test_it.Person object at 0x*>, set by solo-00"])
-    run(suite, url, handle.format(more="del raw.info['person']")).assert_outcomes(passed=1)
+    line = "*SESSION * with info[[]'person'[]] = <test_??.Person object at 0x*>, set by solo-00"
+    found(line, url, handle.format(more=""), handle.format(more="del raw.info['person']"))
 
 
 @pytest.mark.parametrize(
@@ -250,7 +254,7 @@ def test_a_shared_session_is_found_however_it_is_used(suite, postgres, use):
 
 
 @ONE_DRIVER
-def test_a_row_that_row_level_security_hides_is_met_in_a_shared_identity_map(suite, url):
+def test_a_row_that_row_level_security_hides_is_met_in_a_shared_identity_map(found, url):
     """``get`` hands it out without asking; with a session of one's own it is hidden."""
     handle = """
     shared = []
@@ -271,11 +275,8 @@ def test_a_row_that_row_level_security_hides_is_met_in_a_shared_identity_map(sui
     faulty = handle.replace("OWN", "shared[-1] if shared else AsyncSession(engine)").replace(
         "CLOSE", "kept[:] = shared[:1]"
     )
-    run(suite, url, faulty).stdout.fnmatch_lines(
-        ["*SESSION  solo-01 used the Session of solo-00, and meets what is in*"]
-    )
     twin = handle.replace("OWN", "AsyncSession(engine)").replace("CLOSE", "await session.close()")
-    run(suite, url, twin).assert_outcomes(passed=1)
+    found("*SESSION  solo-01 used the Session of solo-00, and meets what is in*", url, faulty, twin)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -178,26 +178,27 @@ def source(backend, takes):
     return "\n".join(textwrap.dedent(part) for part in parts)
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_planted_leak_fails_the_test_with_the_whole_story(suite, fault):
+def test_a_planted_leak_fails_the_test_with_the_whole_story(several):
     """Who, whose, what; where; in which phase; what it should have been; how to see it again."""
-    faulty, _, lines = FAULTS[fault]
-    result = suite(source(faulty, 1), "--isolation-seed=1")
-    result.assert_outcomes(failed=1)
+    result = several([source(faulty, 1) for faulty, _, _ in FAULTS.values()], "--isolation-seed=1")
+    result.assert_outcomes(failed=len(FAULTS))
     result.stdout.fnmatch_lines(
         [
-            *lines,
-            "  phase     *, seed 1",
-            '  expected  what * sees alone: "*"',
-            '  seen      "*"',
-            "  replay    pytest 'test_it.py::test_inbox[[]0]' --isolation-replay=crowd:10:1",
+            line
+            for _, _, lines in FAULTS.values()
+            for line in (
+                *lines,
+                "  phase     *, seed 1",
+                '  expected  what * sees alone: "*"',
+                '  seen      "*"',
+                "  replay    pytest 'test_??.py::test_inbox[[]0]' --isolation-replay=crowd:10:1",
+            )
         ]
     )
 
 
-@pytest.mark.parametrize("takes", [20, pytest.param(1000, marks=pytest.mark.soak)])
-@pytest.mark.parametrize("fault", FAULTS)
-def test_its_correct_twin_passes_every_time(suite, fault, takes):
+@pytest.mark.parametrize("takes", [3, pytest.param(1000, marks=pytest.mark.soak)])
+def test_their_correct_twins_pass_every_time(several, takes):
     """An oracle that cries wolf is switched off."""
-    _, twin, _ = FAULTS[fault]
-    suite(source(twin, takes), "-q").assert_outcomes(passed=takes)
+    result = several([source(twin, takes) for _, twin, _ in FAULTS.values()], "-q")
+    result.assert_outcomes(passed=takes * len(FAULTS))

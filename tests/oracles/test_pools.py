@@ -174,6 +174,7 @@ def on_a_pool(handle):
     return textwrap.dedent(POOL) + textwrap.dedent(handle)
 
 
+@pytest.mark.usefixtures("impatient")
 def test_each_fault_is_found(several):
     """And the report names who, what and whose."""
     result = several([on_a_pool(fault) for fault, _, _ in FAULTS.values()])
@@ -387,6 +388,7 @@ OVER_HTTP = """
 """
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_response_that_nobody_closes_keeps_a_connection(several):
     """Of a client of httpx."""
     result = several([OVER_HTTP.replace("USE", use) for use in ("kept.append(response)", "await response.aclose()")])

@@ -119,6 +119,7 @@ RETURNS = """
 """
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_a_connection_that_is_kept_is_found(several, request, library):
     """And one that is returned is not."""

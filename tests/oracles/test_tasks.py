@@ -22,7 +22,7 @@ SYNC = """
     def test_it(user):
         user.observe(handle(user.id))
 """
-PROC = pytest.mark.skipif(sys.platform != "linux", reason="there is no /proc")
+HAS_PROC = sys.platform == "linux"
 # Each: what leaves something behind, its correct twin, and the lines of the report.
 FAULTS = {
     "a task for every user": (
@@ -43,7 +43,7 @@ FAULTS = {
         """,
         ASYNC,
         [
-            "LEFT  user-00 left a task behind: push at test_it.py:4",
+            "LEFT  user-00 left a task behind: push at test_??.py:4",
             "  phase     crowd of 6 users, seed *",
             '  seen      "6 more after 6 users at once; 5 after 5 who were alone"',
             "… and 5 more of this kind: user-01, user-02, user-03, user-04, user-05",
@@ -93,7 +93,7 @@ FAULTS = {
         """,
         ASYNC,
         [
-            "LEFT  user-00 left a timer behind: forget at test_it.py:4",
+            "LEFT  user-00 left a timer behind: forget at test_??.py:4",
             '  seen      "6 more after 6 users at once; 5 after 5 who were alone"',
         ],
     ),
@@ -136,7 +136,7 @@ FAULTS = {
             return user_id
         """,
         SYNC,
-        ["LEFT  6 users left 6 threads behind: watch at test_it.py:5"],
+        ["LEFT  6 users left 6 threads behind: watch at test_??.py:5"],
     ),
     "a process for every user": (
         """
@@ -190,28 +190,29 @@ FAULTS = {
 }
 
 
+def source(*parts):
+    return "\n".join(textwrap.dedent(part) for part in (HEAD, *parts))
+
+
 def play(suite, *parts):
-    return suite("\n".join(textwrap.dedent(part) for part in (HEAD, *parts)), "-W", "default")
+    return suite(source(*parts), "-W", "default")
 
 
-def cases():
-    return [pytest.param(name, marks=PROC if "process" in name or "socket" in name else ()) for name in FAULTS]
+HERE = [fault for name, fault in FAULTS.items() if HAS_PROC or not ("process" in name or "socket" in name)]
 
 
-@pytest.mark.parametrize("fault", cases())
-def test_what_grows_with_users_is_a_finding(suite, fault):
+@pytest.mark.usefixtures("impatient")
+def test_what_grows_with_users_is_a_finding(several):
     """Whose it is where that can be told, what, and how many."""
-    faulty, _, test, lines = FAULTS[fault]
-    result = play(suite, faulty, test)
-    result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(lines)
+    result = several([source(faulty, test) for faulty, _, test, _ in HERE], "-W", "default")
+    result.assert_outcomes(failed=len(HERE))
+    result.stdout.fnmatch_lines([line for *_, lines in HERE for line in lines])
 
 
-@pytest.mark.parametrize("fault", cases())
-def test_its_correct_twin_is_none(suite, fault, twin):
-    """It cancels, ends soon, waits, or is started once for all."""
-    _, correct, test, _ = FAULTS[fault]
-    twin.is_silent(play(suite, correct, test))
+def test_their_correct_twins_are_none(several, twin):
+    """They cancel, end soon, wait, or are started once for all."""
+    result = several([source(correct, test) for _, correct, test, _ in HERE], "-W", "default")
+    twin.is_silent(result, tests=len(HERE))
 
 
 @pytest.mark.parametrize("plugin", ["asyncio", "anyio"])
@@ -273,6 +274,7 @@ def test_a_user_who_hangs_in_a_thread_has_starved_and_left_nothing(suite, monkey
     result.stdout.no_fnmatch_line("LEFT *")
 
 
+@pytest.mark.usefixtures("impatient")
 def test_what_a_failed_user_leaves_behind_is_not_its_fault_too(suite):
     """The failure is the finding, and its own traceback is shown."""
     result = play(
