@@ -23,6 +23,7 @@ def source(name, faulty):
     return text.replace("FAULTY = True", f"FAULTY = {faulty}"), re.search(r'^FOUND = "(\w+)"$', text, re.MULTILINE)[1]
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("name", INCIDENTS)
 def test_an_incident_is_found(suite, name):
     """As what the file says, by an oracle; nothing is no fault."""
@@ -35,7 +36,7 @@ def test_an_incident_is_found(suite, name):
     result.stdout.fnmatch_lines([f"*{found.upper()}  *"])
 
 
-@pytest.mark.parametrize("name", INCIDENTS)
-def test_its_repair_passes(suite, name):
-    """With the same test."""
-    suite(source(name, faulty=False)[0], *LENIENT).assert_outcomes(passed=1)
+def test_their_repairs_pass(several):
+    """With the same tests."""
+    result = several([source(name, faulty=False)[0] for name in INCIDENTS], *LENIENT)
+    result.assert_outcomes(passed=len(INCIDENTS))

@@ -6,9 +6,11 @@ import sys
 import tomllib
 import venv
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,9 +43,38 @@ def wheel(tmp_path_factory):
     return built
 
 
+def needed(requirements, extra):
+    """The distributions that these requirements lead to, of those that are here."""
+    found, waiting = {}, [(Requirement(one), extra) for one in requirements]
+    while waiting:
+        one, extra = waiting.pop()
+        if one.marker is not None and not one.marker.evaluate({"extra": extra}):
+            continue
+        for each in ("", *one.extras):
+            if (one.name, each) not in found:
+                found[one.name, each] = metadata.distribution(one.name)
+                waiting += [(Requirement(more), each) for more in found[one.name, each].requires or ()]
+    return found.values()
+
+
 @pytest.fixture(scope="module")
 def python(wheel, tmp_path_factory):
-    """An environment with the wheel and what it needs, and no other plugin."""
+    """An environment with the wheel and what it says that it needs, by links, and no other plugin."""
+    folder = tmp_path_factory.mktemp("linked")
+    venv.create(folder, with_pip=False)
+    [site] = folder.glob("lib/python*/site-packages")
+    zipfile.ZipFile(wheel).extractall(site)
+    [own] = site.glob("*.dist-info")
+    for one in needed(metadata.PathDistribution(own).requires, "reference"):
+        for name in {path.parts[0] for path in one.files} - {"..", "__pycache__"}:
+            if not (site / name).exists():
+                (site / name).symlink_to(one.locate_file(name))
+    return folder / "bin" / "python"
+
+
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory):
+    """An environment as pip makes it, with the wheel and what it needs, and no other plugin."""
     folder = tmp_path_factory.mktemp("env")
     venv.create(folder, with_pip=True)
     python = folder / "bin" / "python"
@@ -143,12 +174,12 @@ def test_it_works_with_the_oldest_versions_that_it_admits(wheel, tmp_path):
 
 
 @pytest.mark.soak
-def test_the_conformance_suite_tests_a_backend_from_the_folder_it_is_started_in(python, tmp_path):
+def test_the_conformance_suite_tests_a_backend_from_the_folder_it_is_started_in(installed, tmp_path):
     """As uvicorn finds an application."""
     (tmp_path / "shop.py").write_text(
         "from reference_impl import ReferenceBackend\ndef create(): return ReferenceBackend()\n"
     )
-    command = (python, "-m", "pytest", "--pyargs", "pytest_isolation.conformance", "--isolation-backend=shop:create")
+    command = (installed, "-m", "pytest", "--pyargs", "pytest_isolation.conformance", "--isolation-backend=shop:create")
     output = run(*command, "-k", "own_data_only", "--isolation-users=5", "-p", "no:cacheprovider", cwd=tmp_path)
     assert "2 passed" in output
 

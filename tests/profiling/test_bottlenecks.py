@@ -55,7 +55,7 @@ async def test_waiting_is_no_work():
 
 
 def test_the_functions_are_in_the_report(profile):
-    ended = profile("--e2e")
+    ended = profile("--e2e", "--iterations", "30")
     assert "where the time goes (the event loop had nothing to do for " in ended.out
     assert any("(reference_impl/agents.py:" in note for note in ended.notes)
 

@@ -5,13 +5,14 @@ import pytest
 
 def test_a_slower_one_is_seen_and_fails_nothing(profile):
     """It is a table of before and after; targets decide."""
-    ended = profile("--factory", "--backend", "profiling.kiosk:Kiosk", "--compare", "profiling.kiosk:SlowToOpen")
+    both = ("--backend", "profiling.kiosk:Kiosk", "--compare", "profiling.kiosk:SlowToOpen")
+    ended = profile("--factory", "--iterations", "20", *both)
     assert ended.code == 0, ended.out
     [comparison] = [each for result in ended.report["results"] for each in result["comparisons"]]
     assert comparison["name"] == "factory, profiling.kiosk:SlowToOpen"
-    assert (comparison["outcome"], comparison["pairs"]) == ("pass", 150)
-    assert comparison["ratio"] < 0.1
-    assert comparison["old_s"] > 0.008 > comparison["new_s"]
+    assert (comparison["outcome"], comparison["pairs"]) == ("pass", 20)
+    assert comparison["ratio"] < 0.5
+    assert comparison["old_s"] > 2 * comparison["new_s"]
     assert "this / that (99 % interval)" in ended.out
 
 

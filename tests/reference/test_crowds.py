@@ -34,7 +34,7 @@ CHAT = """
     import pytest
 
     @pytest.mark.asyncio
-    @pytest.mark.isolation(users=30, cancel=True, faults=True)
+    @pytest.mark.isolation(users=10, cancel=True, faults=True)
     async def test_chat(user):
         async with user.websocket("/ws") as socket:
             answer = await user.http.post("/chat", json={"message": user.secret("message")})
@@ -91,7 +91,7 @@ def test_users_who_share_connections_or_a_cache_are_kept_apart(crowd, proxy):
         import pytest
 
         @pytest.mark.asyncio
-        @pytest.mark.isolation(users=30, anonymous=0.25)
+        @pytest.mark.isolation(users=10, anonymous=0.25)
         async def test_messages(user):
             answer = await user.http.post("/chat", json={"message": user.secret("message")})
             assert answer.status_code == (401 if user.anonymous else 200)

@@ -17,7 +17,7 @@ TEST = """
     import pytest
 
     @pytest.mark.asyncio
-    @pytest.mark.isolation(users=12{more})
+    @pytest.mark.isolation(users=6{more})
     async def test_it(user, isolation_backend):
         async with isolation_backend.connect(user.id) as inbox, isolation_backend.request(user.id) as request:
             agent = await request.agent("chat")

@@ -1,5 +1,6 @@
 """What users reach over sockets: how it is served, and what they observe of it."""
 
+import asyncio
 import contextlib
 import functools
 import gzip
@@ -13,7 +14,7 @@ import pytest
 from pytest_isolation.errors import IsolationWarning
 from pytest_isolation.targets import wsgi as wsgi_module
 from pytest_isolation.targets.http import AsyncClient, Client, channel_of
-from pytest_isolation.targets.loopback import is_local
+from pytest_isolation.targets.loopback import is_local, listening_socket
 from pytest_isolation.targets.marks import Reach
 from pytest_isolation.targets.serving import Kind, kind_of
 from pytest_isolation.targets.wsgi import WsgiServer
@@ -371,3 +372,22 @@ def test_the_environment_is_that_of_wsgi(served):
     connection.request("GET", "/?a=1")
     assert json.load(connection.getresponse()) == ["HTTP/1.1", "http", "a=1"]
     connection.close()
+
+
+def test_what_is_served_does_not_wait_for_an_acknowledgement():
+    """Nagle's algorithm is off in its connections; with it an answer in two parts waits for 40 ms."""
+
+    async def nodelay():
+        accepted = asyncio.get_running_loop().create_future()
+        listening = listening_socket()
+        server = await asyncio.start_server(lambda _, writer: accepted.set_result(writer), sock=listening)
+        _, client = await asyncio.open_connection(*listening.getsockname())
+        served = await accepted
+        found = served.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        for writer in (client, served):
+            writer.close()
+            await writer.wait_closed()
+        server.close()
+        return found
+
+    assert asyncio.run(nodelay())
