@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,21 @@ _PROGRAMS = {
 }
 
 
+def _in_turn(play: Callable[[Example], None]) -> Callable[[Example], None]:
+    """Plays a block when all before it in its document have been: xdist may have given those to another worker."""
+
+    def played(example: Example) -> None:
+        done = example.namespace["done"]
+        for one in example.document.examples():
+            if one.line < example.line and one.line not in done:
+                one.evaluate()
+        done.add(example.line)
+        play(example)
+
+    return played
+
+
+@_in_turn
 def _write(example: Example) -> None:
     """A block that begins with a file's name is that file, in a folder of the document's own."""
     name = _NAME.match(example.parsed)
@@ -31,6 +47,7 @@ def _write(example: Example) -> None:
     (example.namespace["folder"] / name[1]).write_text(example.parsed, encoding="utf-8")
 
 
+@_in_turn
 def _run(example: Example) -> None:
     """A session of a terminal: `$ pytest` and `$ isolation` are run, and the output must match; `...` is anything."""
     command, *expected = example.parsed.rstrip("\n").split("\n")
@@ -51,6 +68,7 @@ def _literal(text: str) -> str:
 
 
 def _setup(namespace: dict[str, Any]) -> None:
+    namespace["done"] = set()
     namespace["temporary"] = tempfile.TemporaryDirectory()
     namespace["folder"] = Path(namespace["temporary"].name)
     (namespace["folder"] / "pytest.ini").write_text(_INI, encoding="utf-8")

@@ -1,32 +1,11 @@
 """isolation.explore(…, on="trio"): the same search on trio, through its own hook."""
 
 import pytest
+from explored import ON_TRIO
 
 from pytest_isolation.phases import trio_order
 
-POOL = """
-    import pytest, trio
-    class Pool:
-        def __init__(self):
-            self.free = [[]]
-    async def leaky(user, pool):
-        rows = pool.free.pop() if pool.free else []
-        try:
-            rows.append(user.secret("note"))
-            await trio.sleep(0.001)
-            user.observe(list(rows))
-            rows.clear()
-        finally:
-            pool.free.append(rows)
-    async def correct(user, pool):
-        rows = pool.free.pop() if pool.free else []
-        try:
-            rows.append(user.secret("note"))
-            await trio.sleep(0.001)
-            user.observe(list(rows))
-        finally:
-            rows.clear()
-            pool.free.append(rows)
+CROSSWISE = """
     async def crosswise(user, pool):
         if not hasattr(pool, "locks"):
             pool.locks = trio.Lock(), trio.Lock()
@@ -36,6 +15,7 @@ POOL = """
             async with two:
                 user.observe(user.secret())
 """
+POOL = ON_TRIO + CROSSWISE
 
 
 def explore(suite, scenario, *options, more=""):

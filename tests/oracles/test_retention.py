@@ -5,9 +5,13 @@ import re
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
+from pytest_isolation.model import Aftermath, Hold, Holding
+from pytest_isolation.oracles.retention import stores
 
 # What is said to keep an object alive; lines and descriptors are left out.
 SAID = {
@@ -595,3 +599,11 @@ def test_memory_is_searched_after_an_exploration_too(suite):
             "*still reachable after the exploration: the secret 'note' of [23] of 3 users*: backend.notes → dict[[]'…'[]]",
         ]
     )
+
+
+def test_one_who_was_alone_is_one(stage):
+    """The last crowd of an exploration may lack a user whom a run before had."""
+    owners = [user._number for user in (*stage.users[:2], *stage.cast.users(1, "solo"))]
+    held = [Holding(owner, "the secret 'note'", "shop.notes", by=Hold.STORE, secrets=("note",)) for owner in owners]
+    evidence = replace(stage.evidence(), after=Aftermath(held=tuple(held)))
+    assert [*stores(evidence)] == [("the secret 'note' of 2 of 3 users and 1 who was alone", "shop.notes")]

@@ -5,35 +5,9 @@ import textwrap
 from functools import partial
 
 import pytest
+from explored import ON_ASYNCIO as POOL
 
 import pytest_isolation.exploring as exploring
-
-POOL = """
-    import asyncio, pytest
-    class Pool:
-        def __init__(self):
-            self.free = asyncio.Queue()
-            for _ in range(2):
-                self.free.put_nowait([])
-    async def leaky(user, pool):
-        rows = await pool.free.get()
-        try:
-            rows.append(user.secret("note"))
-            await asyncio.sleep(0.001)
-            user.observe(list(rows))
-            rows.clear()
-        finally:
-            pool.free.put_nowait(rows)
-    async def correct(user, pool):
-        rows = await pool.free.get()
-        try:
-            rows.append(user.secret("note"))
-            await asyncio.sleep(0.001)
-            user.observe(list(rows))
-        finally:
-            rows.clear()
-            pool.free.put_nowait(rows)
-"""
 
 
 @pytest.fixture(autouse=True)

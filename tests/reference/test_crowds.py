@@ -58,19 +58,21 @@ def crowd(suite, pytester, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "database",
+    ("database", "faults"),
     [
-        pytest.param("sqlite", marks=pytest.mark.soak),
-        "postgresql+asyncpg",
-        pytest.param("postgresql+psycopg", marks=pytest.mark.soak),
+        ("postgresql+asyncpg", "[ConnectionResetError]"),
+        *(
+            pytest.param(one, "True", marks=pytest.mark.soak)
+            for one in ("sqlite", "postgresql+asyncpg", "postgresql+psycopg")
+        ),
     ],
 )
-def test_nobody_notices_users_who_are_cut(crowd, request, database):
+def test_nobody_notices_users_who_are_cut(crowd, request, database, faults):
     """By cancellation, by errors of the network, by a timeout that expires: at every await, each of which is covered."""
     url = None
     if database != "sqlite":
         url = request.getfixturevalue("plain_url").replace("postgresql", database)
-    result = crowd(CHAT, url)
+    result = crowd(CHAT.replace("faults=True", f"faults={faults}"), url)
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(
         ["*cancel sweep: * of * points*", "*fault sweep with ConnectionResetError: * of * points*"]
