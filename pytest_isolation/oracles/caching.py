@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pytest_isolation.model import Evidence, Finding, Kind, Observation, Response, Run, Share
 from pytest_isolation.shared_cache import joined, permit, varies
 from pytest_isolation.users import canary
+from pytest_isolation.users.cast import owner_of
 from pytest_isolation.users.transcript import NOBODY, Story, keys, labeller, leaves, place, rename, shorten
 
 _PERSONAL_VARIANTS = frozenset({"cookie", "authorization"})
@@ -79,7 +80,7 @@ def _cookies(response: Response) -> tuple[str, ...]:
 
 
 def _is_own(evidence: Evidence, run: Run, hit: canary.Hit) -> bool:
-    return hit.owner == run.number and hit.key in (evidence.key, canary.number_key(evidence.key))
+    return owner_of(evidence, hit) == run.number
 
 
 def _hits(value: object) -> Iterator[canary.Hit]:

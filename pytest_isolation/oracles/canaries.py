@@ -11,7 +11,7 @@ from itertools import accumulate
 
 from pytest_isolation.model import Evidence, Finding, Kind, Observation, Run
 from pytest_isolation.users import canary
-from pytest_isolation.users.cast import is_foreign, is_shared
+from pytest_isolation.users.cast import is_foreign, is_shared, owner_of
 from pytest_isolation.users.snapshot import snapshot
 from pytest_isolation.users.transcript import (
     NOBODY,
@@ -164,6 +164,7 @@ def _shown(expected: str, seen: str, secret: str) -> tuple[str, str]:
 
 def _whose(evidence: Evidence, hit: canary.Hit) -> str:
     secret = f"the secret {evidence.names.get(hit.name, hit.name)!r}" if hit.name else "a secret, cut short,"
-    if hit.key not in (evidence.key, canary.number_key(evidence.key)):
+    owner = owner_of(evidence, hit)
+    if owner is None:
         return f"{secret} of a user of another test or an earlier run"
-    return f"{secret} of {evidence.labels.get(hit.owner, f'user number {hit.owner}')}"
+    return f"{secret} of {evidence.labels.get(owner, f'user number {owner}')}"

@@ -9,7 +9,8 @@ cast, its owner, its name and two check sums:
 So one pass finds any canary of anyone, whatever the number of users, and a worker on another machine can judge alone.
 The first check sum comes early: a canary that was cut short still names its owner. In base64 no canary contains
 ``+``, ``/`` or ``=`` (six-bit groups of ASCII letters and digits never reach 62), so all variants look alike there.
-A numeric canary is fifteen decimal digits (below 2**53, exact in JSON and in a double) built the same way.
+A numeric canary is fifteen decimal digits (below 2**53, exact in JSON and in a double) built the same way. Four of them
+are the owner's; the key of those who come after the first 10,000 counts on, by one for each 10,000.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ NUMBER_PREFIX = "7717"
 KEYS = 36**4
 OWNERS = 36**4
 NUMBER_OWNERS = 10**4
+_NUMBER_KEYS = 10**3
 NAME_LENGTH = 12
 SMALLEST_NUMBER = 10**14
 
@@ -44,7 +46,7 @@ class Hit(NamedTuple):
 
     Attributes:
         key: the key of its cast; four characters, or three digits for a number.
-        owner: the number of the user whose secret it is.
+        owner: the number of the user whose secret it is; of a number its last four digits (see ``owner_in``).
         name: the name as it stands in the canary (for a number its code, ``#3``); empty when it was cut short.
         form: how it was written; empty when plain.
         start: where in the text it begins.
@@ -74,9 +76,25 @@ def encode_key(number: int) -> str:
     return _base36(number % KEYS, 4)
 
 
-def number_key(key: str) -> str:
-    """The three digits that stand for the key in a numeric canary."""
-    return f"{int(key, 36) % 1000:03d}"
+def number_key(key: str, owner: int = 0) -> str:
+    """The three digits that stand for the key in a numeric canary of this owner."""
+    return f"{(int(key, 36) + owner // NUMBER_OWNERS) % _NUMBER_KEYS:03d}"
+
+
+def owner_in(key: str, hit: Hit, known: Container[int]) -> int | None:
+    """The number of the user of a cast whose canary was found; None if it is another cast's.
+
+    Args:
+        key: of the cast.
+        hit: what was found.
+        known: the numbers of its users. Three digits of key may be another cast's by chance: beyond the first 10,000
+            only a number counts that somebody has.
+    """
+    if not hit.name.startswith("#"):
+        return hit.owner if hit.key == key else None
+    rounds = (int(hit.key) - int(key, 36)) % _NUMBER_KEYS
+    owner = rounds * NUMBER_OWNERS + hit.owner
+    return owner if not rounds or owner in known else None
 
 
 def slug(name: str) -> str:
@@ -107,15 +125,15 @@ def mint_number(key: str, owner: int, code: int) -> int:
 
     Args:
         key: from ``encode_key``.
-        owner: 0 ≤ owner < 10_000.
+        owner: 0 ≤ owner < 36**4.
         code: which of the cast's numbers, 0 ≤ code < 100.
 
     Raises:
         ValueError: a part does not fit.
     """
-    if not (0 <= owner < NUMBER_OWNERS and 0 <= code < 100):
-        raise ValueError(f"no numeric canary has owner {owner!r} and code {code!r}: 10,000 users and 100 names fit")
-    body = f"{NUMBER_PREFIX}{number_key(key)}{owner:04d}{code:02d}"
+    if not (0 <= owner < OWNERS and 0 <= code < 100):
+        raise ValueError(f"no numeric canary has owner {owner!r} and code {code!r}: 100 names fit")
+    body = f"{NUMBER_PREFIX}{number_key(key, owner)}{owner % NUMBER_OWNERS:04d}{code:02d}"
     return int(body + _check_digits(body))
 
 

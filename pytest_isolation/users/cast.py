@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, Protocol, TypeVar
 
@@ -72,7 +72,7 @@ class User:
             name: tells several numbers of one user apart, and names this one in reports.
 
         Raises:
-            MisuseError: more than 10,000 users or 100 names in one test, or the name is no text.
+            MisuseError: more than 100 names in one test, or the name is no text.
         """
         if not isinstance(name, str):
             raise MisuseError(f"a number's name is a str, not {name!r}: user.number('amount')")
@@ -278,6 +278,11 @@ class Cast:
         return [Run(user._label, user._number, tuple(observations)) for user, observations in seen.items()]
 
     @property
+    def numbers(self) -> Collection[int]:
+        """Of all users that it has made."""
+        return self._labels.keys()
+
+    @property
     def names(self) -> Mapping[str, str]:
         """The full name of every secret, by the form in which canaries carry it."""
         codes = {f"#{code}": name for code, name in enumerate(self._codes)}
@@ -311,9 +316,13 @@ def is_foreign(evidence: Evidence, number: int, hit: canary.Hit) -> bool:
 
     A number of another cast is not counted: its three digits of key are too few to accuse anyone.
     """
-    if hit.key == evidence.key or hit.key == canary.number_key(evidence.key):
-        return hit.owner != number
-    return not hit.name.startswith("#")
+    owner = owner_of(evidence, hit)
+    return not hit.name.startswith("#") if owner is None else owner != number
+
+
+def owner_of(evidence: Evidence, hit: canary.Hit) -> int | None:
+    """The number of the user of the evidence's cast whose canary it is; None if it is another cast's."""
+    return canary.owner_in(evidence.key, hit, evidence.labels)
 
 
 def is_shared(evidence: Evidence, number: int, hit: canary.Hit) -> bool:
@@ -323,7 +332,8 @@ def is_shared(evidence: Evidence, number: int, hit: canary.Hit) -> bool:
     """
     if not evidence.shares or not is_foreign(evidence, number, hit):
         return False
-    shared = {share.name for share in evidence.shares if share.owner == hit.owner and share.viewer in (None, number)}
+    owner = owner_of(evidence, hit)
+    shared = {share.name for share in evidence.shares if share.owner == owner and share.viewer in (None, number)}
     if hit.name:
         return evidence.names.get(hit.name, hit.name) in shared
     return any(

@@ -40,16 +40,20 @@ class Needles:
 
     Args:
         key: what all of them carry.
+        owners: how many users the cast has; the key of a number counts on with them.
     """
 
     __slots__ = ("_bytes", "_high", "_kinds", "_low", "_text")
 
-    def __init__(self, key: str) -> None:
+    def __init__(self, key: str, owners: int = 1) -> None:
         self._text = canary.PREFIX + key
         self._bytes = self._text.encode()
+        first, last = canary.number_key(key), canary.number_key(key, max(0, owners - 1))
+        if last < first:  # it began again at 000, so there is hardly one that it was not
+            first, last = "000", "999"
         width = 10 ** (len(str(canary.SMALLEST_NUMBER)) - len(canary.NUMBER_PREFIX) - 3)
-        self._low = int(canary.NUMBER_PREFIX + canary.number_key(key)) * width
-        self._high = self._low + width
+        self._low = int(canary.NUMBER_PREFIX + first) * width
+        self._high = (int(canary.NUMBER_PREFIX + last) + 1) * width
         self._kinds: dict[type, type | None] = {}
 
     def holders(self) -> list[Any]:

@@ -34,7 +34,7 @@ def remains(cast: Cast) -> tuple[Holding, ...]:
         cast: whose users have played; what is left of their secrets in this plugin and pytest is not counted.
     """
     gc.collect()
-    needles = Needles(cast.key)
+    needles = Needles(cast.key, len(cast.numbers))
     found = chains([one for one in needles.holders() if not is_ours(one)], cast.tracked.roots.values())
     ways: dict[tuple[str, Hold], dict[int, set[str]]] = {}
     concrete: dict[tuple[str, Hold], Counter[str]] = {}
@@ -59,8 +59,8 @@ def _read(cast: Cast, chain: Chain, needles: Needles) -> tuple[str, Mapping[int,
     path, owners = "", dict[int, set[str]]()
     for inner, text in needles.within(chain.links[-1]):
         for hit in canary.find(text):
-            if hit.key in (cast.key, canary.number_key(cast.key)):
-                owners.setdefault(hit.owner, set()).add(cast.names.get(hit.name, hit.name))
+            if (owner := canary.owner_in(cast.key, hit, cast.numbers)) is not None:
+                owners.setdefault(owner, set()).add(cast.names.get(hit.name, hit.name))
         path = path or tell(chain._replace(links=(*chain.links, *inner)), cast.tracked.roots)
     return path, owners
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from pytest_isolation.model import Evidence, Observation, Run
 from pytest_isolation.users import canary
-from pytest_isolation.users.cast import is_shared
+from pytest_isolation.users.cast import is_shared, owner_of
 from pytest_isolation.users.snapshot import Bag
 
 SHARED = "<shared "
@@ -165,13 +165,14 @@ def labeller(evidence: Evidence, number: int) -> Callable[[canary.Hit], str]:
 
     def label(hit: canary.Hit) -> str:
         name = evidence.names.get(hit.name, hit.name or "secret")
-        if hit.key not in (evidence.key, canary.number_key(evidence.key)):
+        owner = owner_of(evidence, hit)
+        if owner is None:
             return f"<{name} of another test>"
-        if hit.owner == number:
+        if owner == number:
             return "<user>" if name == "id" else f"<{name}>"
         if is_shared(evidence, number, hit):
             return f"{SHARED}{name}>"
-        return f"<{name} of {evidence.labels.get(hit.owner, hit.owner)}>"
+        return f"<{name} of {evidence.labels.get(owner, owner)}>"
 
     return label
 

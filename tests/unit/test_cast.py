@@ -5,7 +5,8 @@ import pytest
 from pytest_isolation.errors import MisuseError
 from pytest_isolation.model import Share
 from pytest_isolation.users import canary
-from pytest_isolation.users.cast import Cast, is_foreign, is_shared, run_of
+from pytest_isolation.users.cast import Cast, is_foreign, is_shared, owner_of, run_of
+from pytest_isolation.users.heap import Needles
 from pytest_isolation.users.snapshot import snapshot
 
 
@@ -74,11 +75,13 @@ def test_a_number_says_whose_it_is(cast):
     assert (cast.names[hit.name], hit.owner) == ("amount", 0)
 
 
-def test_too_many_users_for_a_number_is_said(cast):
-    """Fifteen digits have room for ten thousand."""
-    user = cast.users(canary.NUMBER_OWNERS + 1)[-1]
-    with pytest.raises(MisuseError, match=r"user-10000\.number\('number'\).*10,000 users"):
-        user.number()
+def test_too_many_names_for_a_number_are_said(cast):
+    """Two digits have room for a hundred."""
+    [user] = cast.users(1)
+    for name in range(100):
+        user.number(str(name))
+    with pytest.raises(MisuseError, match=r"user-00\.number\('more'\).*100 names"):
+        user.number("more")
 
 
 def test_too_many_users_are_refused(cast, monkeypatch):
@@ -194,3 +197,36 @@ def test_every_other_of_those_who_play_alone_is_anonymous():
     cast = Cast(1, "test")
     cast.anonymous = 0.01
     assert [user.anonymous for user in cast.users(5, "solo")] == [False, True, False, True, False]
+
+
+@pytest.mark.parametrize("key", ["0000", "000h", "zzzz"])
+def test_the_number_of_each_of_very_many_users_says_whose_it_is(cast, key):
+    """As after a long run with a latency budget, for which crowds play again and again, each time with new users."""
+    cast.key = key
+    users = cast.users(3 * canary.NUMBER_OWNERS)
+    some = [users[at] for at in (7, 10_007, 20_007)]
+    assert len({user.number() for user in some}) == len(some)
+    evidence = cast.evidence("phase", [])
+    for user in some:
+        hit = hit_in(user.number())
+        assert owner_of(evidence, hit) == user._number
+        assert [is_foreign(evidence, one._number, hit) for one in some] == [one is not user for one in some]
+        assert Needles(key, len(cast.numbers)).are_in([user.number()])
+
+
+def test_a_number_that_only_later_users_could_have_is_another_casts(cast):
+    """Three digits of key are met by chance, the more so the more of them count."""
+    cast.users(5)
+    later = canary.mint_number(cast.key, 10_003, 0)
+    assert owner_of(cast.evidence("phase", []), hit_in(later)) is None
+    assert not is_foreign(cast.evidence("phase", []), 3, hit_in(later))
+
+
+def test_a_number_of_a_late_user_can_be_shared(cast):
+    """By its own name, with whom it was declared."""
+    alice, bob = cast.users(canary.NUMBER_OWNERS + 2)[-2:]
+    hit = hit_in(alice.number("amount"))
+    alice.share("amount", bob)
+    evidence = cast.evidence("phase", [])
+    assert is_shared(evidence, bob._number, hit)
+    assert not is_shared(evidence, 0, hit)
