@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import os
 import sysconfig
 import zlib
 from collections import Counter
@@ -31,8 +32,9 @@ from pytest_isolation.users.cast import User
 
 _DRIVER: ContextVar[Driver | None] = ContextVar("pytest_isolation_driver", default=None)
 _OURS = str(Path(__file__).parents[1])
-_STANDARD = tuple(sysconfig.get_path(name) for name in ("stdlib", "platstdlib"))
-_INSTALLED = tuple(sysconfig.get_path(name) for name in ("purelib", "platlib"))
+# With a separator at the end: pytest_isolation_shop is another package.
+_STANDARD = tuple(f"{sysconfig.get_path(name)}{os.sep}" for name in ("stdlib", "platstdlib"))
+_INSTALLED = tuple(f"{sysconfig.get_path(name)}{os.sep}" for name in ("purelib", "platlib"))
 _LOOPS = ("anyio/", "trio/", "uvloop/", "outcome/")
 # Nothing arrives from outside where one of these waits, so nothing of it can break off.
 _NO_IO = tuple(f"asyncio/{name}.py" for name in ("locks", "queues", "tasks", "timeouts", "runners", "taskgroups"))
@@ -367,7 +369,7 @@ def stood_at(stopped: BaseException) -> str:
 
 @lru_cache(maxsize=10_000)
 def _is_ours(file: str) -> bool:
-    return file.startswith(_OURS)
+    return file.startswith(_OURS + os.sep)
 
 
 def _waits_at(waits: Any, frames: Sequence[Frame]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import linecache
+import os
 import re
 import sysconfig
 from collections import Counter
@@ -14,11 +15,17 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import anyio
+
 from pytest_isolation.phases.waiting import Holding
 
-_ASYNCIO = str(Path(asyncio.__file__).parent)
-_TRIO = str(Path(sysconfig.get_path("purelib")) / "trio")
-_OWN = str(Path(__file__).parents[1])
+_PLUMBING = tuple(
+    f"{folder}{os.sep}"
+    for folder in (
+        *(Path(asyncio.__file__).parent, Path(anyio.__file__).parent, Path(__file__).parents[1]),
+        Path(sysconfig.get_path("purelib")) / "trio",  # which need not be there
+    )
+)
 _MOST_LINES, _MOST_CODE = 40, 70
 _LAST = 1000
 _UNNAMED = re.compile(r"Task-[0-9]+")
@@ -203,12 +210,12 @@ def _ending(task: asyncio.Task[Any]) -> str:
 
 
 def _where(task: asyncio.Task[Any]) -> str:
-    """The innermost line that is neither asyncio's nor this plugin's."""
+    """The innermost line that is neither of asyncio, anyio or trio nor this plugin's."""
     awaited: Any = task.get_coro()
     found: Place | None = None
     while awaited is not None:
         frame = _first(awaited, "cr_frame", "gi_frame", "ag_frame")
-        if isinstance(frame, FrameType) and not frame.f_code.co_filename.startswith((_ASYNCIO, _TRIO, _OWN)):
+        if isinstance(frame, FrameType) and not frame.f_code.co_filename.startswith(_PLUMBING):
             found = Place(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
         awaited = _first(awaited, "cr_await", "gi_yieldfrom", "ag_await")
     return "start" if found is None else str(found)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
-_OURS = str(Path(__file__).parents[1])
-_LIBRARIES = tuple(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+# With a separator at the end: pytest_isolation_shop is another package.
+_OURS = f"{Path(__file__).parents[1]}{os.sep}"
+_LIBRARIES = tuple(f"{sysconfig.get_path(name)}{os.sep}" for name in ("stdlib", "platstdlib", "purelib", "platlib"))
 _NOT_THEIRS = (_OURS, *_LIBRARIES, "<")
 
 Place = tuple[str, int, str]  # a file, a line, a function
