@@ -284,7 +284,7 @@ class Play:
             for scene, watched in self._scenes(script):
                 played: Callable[[User], Awaitable[object]] = scenario
                 if scene.drivers:
-                    played = partial(InTurn(scene.users, scene.drivers).play, scenario)
+                    played = partial(InTurn(scene.users, scene.drivers, scene.turn_s).play, scenario)
                     if not ignoring:
                         ignoring = sweeps.enter_context(lost_errors_ignored()) is None
                 await anyio.sleep(scene.pause_s)

@@ -23,7 +23,7 @@ from pytest_isolation.phases.crowd import most_at_once
 from pytest_isolation.phases.driver import Driver
 from pytest_isolation.phases.scene import Scene, Script
 from pytest_isolation.phases.surroundings import Surroundings
-from pytest_isolation.phases.sweeps import Sweep
+from pytest_isolation.phases.sweeps import MORE_PATIENCE, Sweep
 from pytest_isolation.phases.token import Token
 from pytest_isolation.users import canary
 from pytest_isolation.users.cast import Cast, User
@@ -34,7 +34,7 @@ from pytest_isolation.users.transcript import Story, leaves
 _SOLOS, _LEAST_SOLOS, _SOLOS_S = 5, 2, 5.0
 # A crowd that takes this much longer than its users would one after another is stuck.
 _PATIENCE, _LEAST_PATIENCE_S = 3, 30.0
-# After a cut the one who comes next is alone; there may be many, so less patience must do.
+# After a cut the one who comes next is alone; there may be many, so less patience must do. Who starves gets more.
 _ALONE_PATIENCE, _ALONE_PATIENCE_S = 20, 5.0
 _ASKED_S = 60.0
 # So often is played again what showed a difference.
@@ -111,7 +111,7 @@ class Playbook:
         self._story = self._judge.learn(solos)
         alone_s = max(run.seconds for evidence in solos for run in evidence.runs)
         patience_s = max(_LEAST_PATIENCE_S, _PATIENCE * users * alone_s) + (users / (self._plan.load.rate or inf))
-        alone_patience_s = max(_ALONE_PATIENCE_S, _ALONE_PATIENCE * alone_s)
+        alone_patience_s = max(_ALONE_PATIENCE_S, _ALONE_PATIENCE * alone_s, self._limits.seconds)
         if self._replay is not None and self._replay.point is not None:
             if self._replay.part == self._part:
                 yield from self._play_again(self._replay, alone_patience_s)
@@ -144,19 +144,21 @@ class Playbook:
 
     def _sweeps(self, users: int, patience_s: float) -> Script:
         """Cut users at every suspension point, then let some play at once with whatever those have left behind."""
-        plan, sweeps = self._plan, list[Sweep]()
+        plan, sweeps, mixed = self._plan, list[Sweep](), self._is_mixed
         if plan.cancel is not False:
             limit_s = _ASKED_S if plan.cancel else self._limits.seconds
             met = tuple(self._first.points)
-            sweeps.append(Sweep(self._seed, patience_s, limit_s, None, bool(plan.cancel), self._part, met))
-        sweeps += [Sweep(self._seed, patience_s, _ASKED_S, fault, True, self._part) for fault in plan.faults]
+            sweeps.append(Sweep(self._seed, patience_s, limit_s, None, bool(plan.cancel), self._part, met, mixed))
+        sweeps += [
+            Sweep(self._seed, patience_s, _ASKED_S, fault, True, self._part, anonymous=mixed) for fault in plan.faults
+        ]
         for sweep in sweeps:
             yield from sweep.play(self)
             if self._judge.findings:
                 return
         if sweeps:
             count = min(users, _AFTERWARDS)
-            scene = Scene("crowd after the sweep", self._cast.users(count), patience_s)
+            scene = Scene("crowd after the sweep", self._cast.users(count), MORE_PATIENCE * patience_s)
             phase = f"crowd of {count}, after users were cut at every suspension point"
             yield from self._judged(scene, "user", phase, str(Token(self._seed, users)))
 
@@ -164,11 +166,17 @@ class Playbook:
         fault = next((fault for fault in self._plan.faults if fault.name == token.fault), None)
         if token.fault and fault is None:
             raise TokenError(f"the replay token {token} raises {token.fault}, and the marker names no such fault")
-        yield from Sweep(self._seed, patience_s, _ASKED_S, fault, True, self._part).replay(self, token)
+        sweep = Sweep(self._seed, patience_s, _ASKED_S, fault, True, self._part, anonymous=self._is_mixed)
+        yield from sweep.replay(self, token)
 
-    def users(self, count: int, stem: str = "user") -> list[User]:
-        """More users."""
-        return self._cast.users(count, stem)
+    @property
+    def _is_mixed(self) -> bool:
+        """Some users have credentials, and some have none."""
+        return self._plan.anonymous not in (0.0, 1.0)
+
+    def users(self, count: int, stem: str = "user", anonymous: bool | None = None) -> list[User]:
+        """More users; all of them without credentials, or none, if that is said."""
+        return self._cast.users(count, stem, anonymous)
 
     def look(self, phase: str, runs: Sequence[Run], replay: str, whole: bool = True) -> list[Finding]:
         """What oracles find in runs; not ``whole``, only secrets of others count."""
@@ -187,7 +195,7 @@ class Playbook:
 
         Where users will be cut, the points of the very first run are noted: some of them may never come again.
         """
-        begun, least = perf_counter(), _LEAST_SOLOS * (1 if self._plan.anonymous in (0.0, 1.0) else 2)
+        begun, least = perf_counter(), _LEAST_SOLOS * (2 if self._is_mixed else 1)
         for user in self._cast.users(_SOLOS, "solo"):
             if len(solos) >= least and perf_counter() - begun > _SOLOS_S:
                 break

@@ -321,24 +321,40 @@ async def _coroutine(awaitable: Awaitable[object]) -> object:
     return await awaitable
 
 
-@contextmanager
-def _following(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
-    """Drive the tasks too that a driven task starts."""
-    before = loop.get_task_factory()
+class _Following:
+    """Makes the tasks of a loop, and has those driven that a driven task starts.
 
-    def make(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> Any:
+    Attributes:
+        before: the factory that made them before; None is asyncio's own.
+        runs: how many are driven; whoever hangs may end before or after the one who came next.
+    """
+
+    def __init__(self, before: Any) -> None:
+        self.before = before
+        self.runs = 0
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> Any:
         driver = _DRIVER.get()
         if driver is not None and not driver._over:
             coroutine = _Steps(coroutine, driver)
-        if before is None:
+        if self.before is None:
             return asyncio.Task(coroutine, loop=loop, **options)
-        return before(loop, coroutine, **options)
+        return self.before(loop, coroutine, **options)
 
-    loop.set_task_factory(make)
+
+@contextmanager
+def _following(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+    """Drive the tasks too that a driven task starts."""
+    now: Any = loop.get_task_factory()
+    factory = now if isinstance(now, _Following) else _Following(now)
+    factory.runs += 1
+    loop.set_task_factory(factory)
     try:
         yield
     finally:
-        loop.set_task_factory(before)
+        factory.runs -= 1
+        if not factory.runs:
+            loop.set_task_factory(factory.before)
 
 
 def _frames(waits: Any) -> Iterator[Frame]:

@@ -24,6 +24,7 @@ class Scene:
         rate: arrivals a second; None lets all of them arrive at once.
         pause_s: before it begins.
         drivers: of the first users, who then play one after another, and so do those who come after them.
+        turn_s: who goes on for longer than this is not waited for by the one whose turn is next.
     """
 
     phase: str
@@ -32,6 +33,7 @@ class Scene:
     rate: float | None = None
     pause_s: float = 0.0
     drivers: Sequence[Driver] = ()
+    turn_s: float = inf
 
 
 class InTurn:
@@ -43,9 +45,11 @@ class InTurn:
     Args:
         users: in this order.
         drivers: of the first of them.
+        turn_s: who goes on for longer is not waited for any more.
     """
 
-    def __init__(self, users: Sequence[User], drivers: Sequence[Driver]) -> None:
+    def __init__(self, users: Sequence[User], drivers: Sequence[Driver], turn_s: float = inf) -> None:
+        self._latest_s = {user: turn_s * place for place, user in enumerate(users[1:], 1)}
         self._drivers = dict(zip(users, drivers, strict=False))
         self._gone = {user: anyio.Event() for user in users}
         self._before = dict(zip(users[1:], users, strict=False))
@@ -57,7 +61,8 @@ class InTurn:
             Cut: this one was cancelled.
         """
         if user in self._before:
-            await self._gone[self._before[user]].wait()
+            with anyio.move_on_after(self._latest_s[user]):  # everybody waits since the beginning
+                await self._gone[self._before[user]].wait()
         try:
             if user in self._drivers:
                 await self._drivers[user].play(scenario, user)

@@ -26,14 +26,15 @@ from pytest_isolation.users.cast import User
 MOST_POINTS = 500
 # A foreign secret proves itself; whatever else is different has to be so each time.
 _TRIES = 3
-_CERTAIN = (Kind.LEAK, Kind.STARVED)
+# Who has not ended is played again with so much more patience: a client may wait on purpose before it connects again.
+MORE_PATIENCE = 3
 
 
 class Stage(Protocol):
     """What a sweep needs of whoever plays the test."""
 
-    def users(self, count: int, stem: str = "user") -> list[User]:
-        """More users."""
+    def users(self, count: int, stem: str = "user", anonymous: bool | None = None) -> list[User]:
+        """More users; all of them without credentials, or none, if that is said."""
 
     def look(self, phase: str, runs: Sequence[Run], replay: str, whole: bool = True) -> list[Finding]:
         """What oracles find in runs; not ``whole``, only secrets of others count."""
@@ -100,12 +101,13 @@ class Sweep:
 
     Attributes:
         seed: of the session.
-        patience_s: who has not ended after this time never will.
+        patience_s: who has not ended after this time is played again with more, and then never will.
         limit_s: how long the whole sweep may take.
         fault: what goes wrong at each point; None cancels there.
         asked: a marker asks for it, so that a sweep that was too long is no surprise.
         part: which of several checks of the test it belongs to; None where there is one.
         first: the points of the very first run, which nobody can play again if what it met is made once.
+        anonymous: some users of the test have no credentials, so that one of those comes after a cut, too.
     """
 
     seed: int
@@ -115,6 +117,7 @@ class Sweep:
     asked: bool = False
     part: int | None = None
     first: Sequence[Point] = ()
+    anonymous: bool = False
 
     @property
     def name(self) -> str:
@@ -134,8 +137,7 @@ class Sweep:
         while places:
             if perf_counter() - begun > self.limit_s or number == MOST_POINTS:
                 done.cold_left = sum(place.after is not None for place in places)
-                how = "" if self.asked else "; all of them with isolation(cancel=True)"
-                stage.note(f"{done}, then its time was over{how}")
+                stage.note(f"{done}, {self._why_it_stops(number)}")
                 return
             place, number = places.popleft(), number + 1
             cut = yield from self._cut(stage, place, f"{number}/{number + len(places)}")
@@ -180,6 +182,14 @@ class Sweep:
         cut = yield from self._cut(stage, place, f"{number}/{max(number, len(points))}")
         stage.keep(cut.found)
 
+    def _why_it_stops(self, number: int) -> str:
+        if number == MOST_POINTS:
+            return (
+                f"and {MOST_POINTS} points are the most that one sweep takes: divide the scenario into several tests, "
+                "or let it wait less often"
+            )
+        return "then its time was over" + ("" if self.asked else "; all of them with isolation(cancel=True)")
+
     def _points(self, stage: Stage) -> Generator[Scene, list[Run], list[Point] | None]:
         """The points of a run that nobody cuts; None if the sweep cannot be made."""
         driver = Driver(expire=self._expires)
@@ -214,31 +224,58 @@ class Sweep:
         """Cut a user at a point, as often as it takes to be sure of what shows afterwards."""
         first: Sequence[Finding] = ()
         met: Sequence[Point] = ()
-        tries, by_code = 0, False
+        tries, by_code, patience_s = 0, False, self.patience_s
         while tries < _TRIES:
-            drivers = [*self._drivers(place, by_code), Driver(expire=self._expires)]
-            users = [*stage.users(len(drivers) - 1), *stage.users(1, "probe")]
-            runs = yield Scene(self.name, users, self.patience_s, drivers=drivers)
-            reached = all(driver.cut is not None for driver in drivers[:-1])
+            cuts = [*self._drivers(place, by_code)]
+            scene = self._scene(stage, cuts, patience_s)
+            runs = yield scene
+            reached = all(driver.cut is not None for driver in cuts)
             if not first and not reached and by_code:  # as it may be without a cut: not every user waits there
                 return _Cut()
             tries, by_code = tries + (reached or bool(first)), True
             if not first and not reached:  # by another way, which is dearer to follow
                 continue
-            met = met or drivers[-1].points
-            found = self._look(stage, place, number, runs, drivers)
-            if any(finding.kind in _CERTAIN for finding in found) or not all(run.ended for run in runs[:-1]):
+            met = met or [point for driver in scene.drivers[len(cuts) :] for point in driver.points]
+            found = self._look(stage, place, number, runs, scene.drivers)
+            if any(finding.kind is Kind.LEAK for finding in found):
                 return _Cut([*found, *first], True, met)
+            if _starved(found):
+                if patience_s > self.patience_s:
+                    return _Cut(_starved_again(first if _starved(first) else found, patience_s), True, met)
+                patience_s *= MORE_PATIENCE
+            elif found and _starved(first):  # not so any more; something else is, and has to be there three times
+                self._suspect(stage, first, patience_s)
+                first, tries = (), 1
             if first and found and not reached:  # nobody was cut, and yet it is different: the damage lasts
                 return _Cut(first, True, met)
-            if reached and not found:
+            if not found and (reached or _starved(first)):
                 if first:
-                    said = f"{first[0].summary}, after {first[0].phase}"
-                    stage.note(f"suspected: {said}; not again when it was played again")
+                    self._suspect(stage, first, patience_s)
                 return _Cut((), True, met)
             first = first or found
         # Where nobody came to the point again, the scenario goes another way since somebody was cut there.
         return _Cut(first, True, met)
+
+    def _suspect(self, stage: Stage, first: Sequence[Finding], patience_s: float) -> None:
+        """Say what was found, and not again."""
+        said, more = f"{first[0].summary}, after {first[0].phase}", ""
+        if _starved(first):
+            more = f", and waited for up to {patience_s:.3g} s instead of {self.patience_s:.3g} s"
+        stage.note(f"suspected: {said}; not again when it was played again{more}")
+
+    def _scene(self, stage: Stage, cuts: Sequence[Driver], patience_s: float) -> Scene:
+        """Users who are cut, and who comes after them, though one that is cut may hang.
+
+        Who has no credentials comes first: it sends nothing of its own that would cover what was left behind.
+        """
+        users = stage.users(len(cuts))
+        if self.anonymous:
+            users += stage.users(1, "probe", anonymous=True)
+            users += stage.users(1, "probe", anonymous=False)
+        else:
+            users += stage.users(1, "probe")
+        drivers = [*cuts, *(Driver(expire=self._expires) for _ in users[len(cuts) :])]
+        return Scene(self.name, users, patience_s, drivers=drivers, turn_s=patience_s / len(users))
 
     def _drivers(self, place: _Place, by_code: bool) -> Iterator[Driver]:
         for point in filter(None, (place.after, place.point)):
@@ -257,11 +294,11 @@ class Sweep:
         fault = self.fault.name if self.fault else ""
         token = str(Token(self.seed, None, point.number, fault, point.check, after=after, part=self.part))
         found = stage.look(phase, [run for run, _ in cut], token, whole=False)
+        found += stage.look(phase, whole, token)
         for run, _ in cut:
-            if not run.ended:  # so that the probe never had its turn
-                stage.note(f"{phase}, and has not ended within {self.patience_s:.3g} s; nobody could come after it")
-                return found
-        return found + stage.look(phase, whole, token)
+            if not run.ended and not found:
+                stage.note(f"{phase}, and has not ended within {run.seconds:.1f} s; who came after it did not notice")
+        return found
 
     @property
     def _how(self) -> str:
@@ -272,6 +309,16 @@ class Sweep:
     @property
     def _expires(self) -> bool:
         return self.fault is not None and self.fault.make is None
+
+
+def _starved(findings: Iterable[Finding]) -> bool:
+    return any(finding.kind is Kind.STARVED for finding in findings)
+
+
+def _starved_again(findings: Iterable[Finding], patience_s: float) -> list[Finding]:
+    """The same, which says how long the last ones waited."""
+    more = f", and after {patience_s:.3g} s when it was played again"
+    return [replace(one, seen=one.seen + more) if one.kind is Kind.STARVED else one for one in findings]
 
 
 def _named(points: Iterable[Point], number: int | None, check: str, after: Point | None = None) -> _Place | None:

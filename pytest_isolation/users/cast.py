@@ -221,12 +221,13 @@ class Cast:
         self._slugs: dict[str, str] = {}
         self._codes: list[str] = []
 
-    def users(self, count: int, stem: str = "user") -> list[User]:
+    def users(self, count: int, stem: str = "user", anonymous: bool | None = None) -> list[User]:
         """More users, with numbers of their own, labelled ``stem-00`` and on.
 
         Args:
             count: how many.
             stem: what they are called; a label is never given twice.
+            anonymous: all of them are, or nobody is; None spreads the share over them.
 
         Raises:
             MisuseError: there is no number left.
@@ -236,7 +237,7 @@ class Cast:
             raise MisuseError(f"one test can have {canary.OWNERS:,} users, not {first + count:,}")
         width = max(2, len(str(before + count - 1)))
         new = [User(self, first + i, i, f"{stem}-{before + i:0{width}d}") for i in range(count)]
-        for one in _spread(new, self.anonymous, stem):
+        for one in _spread(new, self.anonymous if anonymous is None else float(anonymous), stem):
             one.anonymous = True
         self._made[stem] += count
         self._labels.update((user._number, user._label) for user in new)

@@ -291,3 +291,26 @@ async def test_a_group_of_anyio_may_end_its_own_children():
             group.start_soon(anyio.sleep, 10)
 
     assert await play(Driver(), scenario) == []
+
+
+@on_asyncio
+@pytest.mark.parametrize("who_ends_first", [0, 1])
+async def test_runs_that_overlap_leave_the_factory_of_the_loop_as_it_was(who_ends_first):
+    """One that was cut may hang while the next one has its turn; each is followed, and once."""
+    ends = [asyncio.Event(), asyncio.Event()]
+    drivers = [Driver(), Driver()]
+
+    def scenario(number):
+        async def wait(_user):
+            await asyncio.sleep(0)
+            await asyncio.create_task(ends[number].wait())
+
+        return wait
+
+    runs = [asyncio.create_task(play(driver, scenario(number))) for number, driver in enumerate(drivers)]
+    await asyncio.sleep(0.01)
+    for number in (who_ends_first, 1 - who_ends_first):
+        ends[number].set()
+        await runs[number]
+    assert [len(driver.points) for driver in drivers] == [3, 3]
+    assert asyncio.get_running_loop().get_task_factory() is None
