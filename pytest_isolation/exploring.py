@@ -18,6 +18,7 @@ from pytest_isolation.phases.interleaving import Trace, render
 from pytest_isolation.phases.shrink import shrink, stripped, weight
 from pytest_isolation.phases.strategies import Attempts, Replay, Strategy, Systematic, dense, mixed, sparse, steered
 from pytest_isolation.phases.token import Token, check_of
+from pytest_isolation.phases.writing import forget_files, have_written, with_files
 from pytest_isolation.secrecy import Notice, Secrecy
 from pytest_isolation.users.cast import Cast, User
 from pytest_isolation.users.lendings import Lendings
@@ -345,7 +346,18 @@ class Explorer:
         self._external += conductor.external
         self._unfair += conductor.was_unfair and phase == "exploration"
         self.done.runs[phase] += len(users)
-        return played
+        return self._with_files(played, users, probe) if have_written(self._cast) else played
+
+    def _with_files(self, played: Played, users: Sequence[User], probe: User | None) -> Played:
+        """The run with what was written into files; nothing of one that was played with other secrets."""
+        everybody = [*users, *([probe] if probe is not None else ())]
+        if any(user._key != self._cast.key for user in everybody):
+            for user in everybody:
+                forget_files(user)
+            return played
+        runs = tuple(with_files(user, run) for user, run in zip(users, played.runs, strict=True))
+        after = played.probe if probe is None or played.probe is None else with_files(probe, played.probe)
+        return replace(played, runs=runs, probe=after)
 
     def _report(self, find: _Find) -> None:
         """Make it short, play it again, and keep it with its steps."""

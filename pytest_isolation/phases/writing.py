@@ -17,22 +17,60 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from pytest_isolation.model import Observation, Run
 from pytest_isolation.phases.hearing import told_all
 from pytest_isolation.users import canary
 from pytest_isolation.users.at_work import AT_WORK
-from pytest_isolation.users.cast import User
+from pytest_isolation.users.cast import Cast, User
 
 _LARGEST = 1024 * 1024
 _MOST = 100
 _MODES = frozenset("wax+")
 
-_Writer = tuple[str, int]  # the key of the cast and the number of the user
 
-# By path, who wrote it in this process; None is several, or somebody who came before.
-_writers: dict[str, _Writer | None] = {}
-_unread: defaultdict[_Writer, dict[str, None]] = defaultdict(dict)
+class _Written:
+    """What the users of one cast have written.
+
+    Attributes:
+        writers: by path, the number of who wrote it; None is several, or somebody who came before.
+        unread: the files of each user, by its number, that nobody has looked at.
+        stale: what holds secrets that its user has no more, until it is written anew.
+    """
+
+    def __init__(self) -> None:
+        self.writers: dict[str, int | None] = {}
+        self.unread: defaultdict[int, dict[str, None]] = defaultdict(dict)
+        self.stale: set[str] = set()
+
+    def opened(self, path: str, flags: int, writer: int) -> None:
+        """A user's work opens a file for writing."""
+        if path not in self.writers:
+            its_own = not os.path.lexists(path) or (flags & os.O_TRUNC and canary.may_hold(path))
+            self.writers[path] = writer if its_own else None
+        elif self.writers[path] != writer:
+            self.writers[path] = None
+        if self.writers[path] is not None:
+            self.unread[writer][path] = None
+        if path in self.stale and (flags & os.O_TRUNC or not os.path.lexists(path)):
+            self.stale.discard(path)
+
+    def taken(self, writer: int) -> list[str]:
+        """The files of a user's own that nobody has looked at; they are handed out once."""
+        files = self.unread.pop(writer, ())
+        return [path for path in files if self.writers.get(path) == writer and path not in self.stale]
+
+    def renamed(self, old: str, new: str) -> None:
+        """A file that is written beside its place and then put there."""
+        if (writer := self.writers.pop(old, None)) is not None:
+            self.opened(new, os.O_TRUNC, writer)
+        elif new in self.writers:
+            self.writers[new] = None
+
+
+# All that is known of a cast goes with it: an exploration writes in thousands of runs.
+_written: WeakKeyDictionary[Cast, _Written] = WeakKeyDictionary()
 
 
 def files() -> Iterator[AbstractContextManager[None]]:
@@ -51,10 +89,24 @@ def with_files(user: User, run: Run) -> Run:
         user: who played.
         run: what came of it.
     """
-    writer = _writer(user)
-    own = [path for path in _unread.pop(writer, ()) if _writers.get(path) == writer][:_MOST]
+    written = _written.get(user._cast)
+    if written is None or not written.unread:
+        return run
+    own = written.taken(user._number)[:_MOST]
     files = [Observation("file", {_shown(path): held}) for path in own if (held := _held(path)) is not None]
     return replace(run, overheard=(*run.overheard, *files)) if files else run
+
+
+def have_written(cast: Cast) -> bool:
+    """Users of a cast have written files that nobody has looked at."""
+    written = _written.get(cast)
+    return written is not None and bool(written.unread)
+
+
+def forget_files(user: User) -> None:
+    """What its user's work has written holds secrets that it will not have from now on."""
+    if (written := _written.get(user._cast)) is not None:
+        written.stale.update(written.taken(user._number))
 
 
 def _hear_open(file: Any = None, mode: Any = "r", *_: Any, **__: Any) -> None:
@@ -70,35 +122,20 @@ def _hear_system_open(path: Any = None, flags: Any = 0, *_: Any, **named: Any) -
 def _note(path: Any, flags: int) -> None:
     if (user := AT_WORK.get()) is not None and isinstance(path, str | bytes | os.PathLike):
         with suppress(OSError, ValueError, TypeError):  # the call itself says what is wrong with it
-            _open(_absolute(path), flags, _writer(user))
-
-
-def _open(path: str, flags: int, writer: _Writer) -> None:
-    if path not in _writers:
-        its_own = not os.path.lexists(path) or (flags & os.O_TRUNC and canary.may_hold(path))
-        _writers[path] = writer if its_own else None
-    elif _writers[path] != writer:
-        _writers[path] = None
-    if _writers[path] is not None:
-        _unread[writer][path] = None
+            _written.setdefault(user._cast, _Written()).opened(_absolute(path), flags, user._number)
 
 
 def _hear_rename(source: Any = None, target: Any = None, *_: Any, **__: Any) -> None:
-    """A file that is written beside its place and then put there."""
-    with suppress(OSError, ValueError, TypeError):
-        old, new = _absolute(source), _absolute(target)
-        if (writer := _writers.pop(old, None)) is not None:
-            _open(new, os.O_TRUNC, writer)
-        elif new in _writers:
-            _writers[new] = None
+    """Whoever does it, at work for a user or not."""
+    if _written:
+        with suppress(OSError, ValueError, TypeError):
+            old, new = _absolute(source), _absolute(target)
+            for written in [*_written.values()]:
+                written.renamed(old, new)
 
 
 def _absolute(path: Any) -> str:
     return os.path.abspath(os.fsdecode(path))  # noqa: PTH100 # as cheap as can be
-
-
-def _writer(user: User) -> _Writer:
-    return user._cast.key, user._number
 
 
 def _held(path: str) -> bytes | None:
