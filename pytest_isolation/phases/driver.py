@@ -119,7 +119,6 @@ class Driver:
         expire: let all timers of the run expire there instead, before anything else happens.
         by_code: know the point only by the code that waits, where that has come so often, and not by its number: a run
             after a cut may take a longer way to it, and each look at the code costs time.
-        delay_s: go on from there only so much later, and cut nothing.
 
     Attributes:
         points: those that were met, if nothing was to be cut.
@@ -134,7 +133,6 @@ class Driver:
         fault: Exception | None = None,
         expire: bool = False,
         by_code: bool = False,
-        delay_s: float | None = None,
     ) -> None:
         self.points: list[Point] = []
         self.cut: Point | None = None
@@ -146,7 +144,6 @@ class Driver:
         self._seen: Counter[tuple[Frame, ...]] = Counter()
         self._fault = fault
         self._expire = expire
-        self._delay_s = delay_s
         self._met = 0
         self._over = False
         self._cancel: Callable[[], object] = lambda: None
@@ -195,8 +192,8 @@ class Driver:
         """Let the network be as fast as it is again."""
         self._let_go()
 
-    def meet(self, waits: Any, awaited: object) -> BaseException | Coroutine[Any, Any, object] | None:
-        """A coroutine has given up control; what to raise in it, or to wait for before it goes on.
+    def meet(self, waits: Any, awaited: object) -> Exception | None:
+        """A coroutine has given up control; what to raise in it.
 
         Args:
             waits: the coroutine.
@@ -216,8 +213,6 @@ class Driver:
         if self._again != self._at.time:
             return None
         self.cut = self._point(waits, awaited)
-        if self._delay_s is not None:
-            return anyio.sleep(self._delay_s)
         if on_asyncio():
             self._let_go = hold_back(asyncio.get_running_loop())
         if self._expire:
@@ -255,49 +250,25 @@ class _Steps(Coroutine[Any, Any, Any]):
     the coroutine inside.
     """
 
-    __slots__ = ("_coroutine", "_delay", "_kept", "_meet")
+    __slots__ = ("_coroutine", "_meet")
 
     def __init__(self, coroutine: Coroutine[Any, Any, Any], driver: Driver) -> None:
         self._coroutine = coroutine
         self._meet = driver.meet
-        self._delay: Coroutine[Any, Any, object] | None = None
-        self._kept: list[Any] = []
 
     def send(self, value: Any) -> Any:
         """Go on with what was awaited."""
-        if self._delay is not None:
-            return self._send_late(value, self._delay)
         awaited = self._coroutine.send(value)
-        if (met := self._meet(self._coroutine, awaited)) is not None:
-            return self._act(met, awaited)
+        if (fault := self._meet(self._coroutine, awaited)) is not None:
+            return self.throw(fault)
         return awaited
 
     def throw(self, *error: Any) -> Any:
         """Go on with an exception."""
-        if self._delay is not None:
-            self._delay.close()
-            self._delay = None
         awaited = self._coroutine.throw(*error)
-        if (met := self._meet(self._coroutine, awaited)) is not None:
-            return self._act(met, awaited)
+        if (fault := self._meet(self._coroutine, awaited)) is not None:
+            return self.throw(fault)
         return awaited
-
-    def _act(self, met: BaseException | Coroutine[Any, Any, object], awaited: Any) -> Any:
-        if isinstance(met, BaseException):
-            return self.throw(met)
-        self._delay = met
-        return awaited
-
-    def _send_late(self, value: Any, delay: Coroutine[Any, Any, object]) -> Any:
-        """What was awaited is there; wait longer."""
-        if not self._kept:
-            self._kept.append(value)
-            value = None
-        try:
-            return delay.send(value)
-        except StopIteration:
-            self._delay = None
-            return self.send(self._kept.pop())
 
     def close(self) -> None:
         """End."""

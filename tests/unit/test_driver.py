@@ -75,47 +75,6 @@ async def test_it_is_cut_at_one_point(by_code):
         assert done == ["finally"]
 
 
-async def test_a_run_goes_on_later_from_one_point():
-    """With what was awaited, and to its end."""
-    counted, order = Driver(), []
-
-    async def scenario(_user):
-        event.set()
-        await anyio.sleep(0)
-        order.append("delayed")
-
-    async def other():
-        await event.wait()
-        for _ in range(10):
-            await anyio.sleep(0)
-        order.append("other")
-
-    event = anyio.Event()
-    await play(counted, scenario)
-    order.clear()
-    event, driver = anyio.Event(), Driver(counted.points[0], delay_s=0.05)
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(other)
-        assert await play(driver, scenario) == []
-    assert (driver.cut, order) == (counted.points[0], ["other", "delayed"])
-
-
-async def test_who_is_cancelled_in_a_delay_does_not_go_on():
-    counted, ended = Driver(), []
-    await play(counted, inner)
-
-    async def scenario(user):
-        try:
-            await inner(user)
-        finally:
-            ended.append(True)
-
-    await play(counted, scenario)
-    with anyio.move_on_after(0.01):
-        await play(Driver(counted.points[-1], delay_s=60), scenario)
-    assert ended == [True, True]
-
-
 async def test_a_run_that_does_not_come_to_the_point_ends_well():
     counted = Driver()
     await play(counted, inner)
