@@ -193,3 +193,46 @@ def test_a_sweep_with_too_many_points_says_what_to_do(suite, monkeypatch, more):
     result = suite(source)
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["*: 2 of 3 points, and 2 points are the most that one sweep takes: divide *"])
+
+
+# Whoever is cut makes {after} happen to those who come.
+MOODY = """
+    import asyncio, pytest
+
+    cuts = 0
+
+    @pytest.mark.asyncio
+    @pytest.mark.isolation(users=1)
+    async def test_it(user):
+        global cuts
+        {before}
+        try:
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            cuts += 1
+            raise
+        if cuts == 1 and user._label == "probe-00":
+            await asyncio.sleep(0.8)
+        user.observe([user.id, {seen}])
+"""
+
+
+def test_what_shows_when_it_is_played_again_has_to_be_there_three_times(suite, impatient):
+    """One starves, and later ones see something else: the first is suspected, the second is a finding."""
+    result = suite(MOODY.format(before="", seen="cuts > 1 and user._label.startswith('probe')"), impatient)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "DIFFERENT  probe-01 saw another response than alone",
+            "*test_it: suspected: probe-00 never got to the end*; not again *, and waited for up to 1.2 s instead of 0.4 s",
+        ]
+    )
+    assert "STARVED" not in result.stdout.str()
+
+
+def test_who_starves_once_where_users_then_go_another_way_is_only_suspected(suite, impatient):
+    """Nobody can be cut there any more, and nobody starves with more patience."""
+    before = "if cuts and user._label[:5] != 'probe': return user.observe([user.id, False])"
+    result = suite(MOODY.format(before=before, seen=False), impatient)
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["*test_it: suspected: probe-00 never got to the end*"])
