@@ -53,11 +53,19 @@ _NO_CAUSE = "why it was over budget cannot be said, because the body failed when
 
 @dataclass(slots=True)
 class Checks:
-    """How often a test asked for a check from code, and how many of them got to their end."""
+    """How often a test asked for a check from code, and how many of them got to their end.
+
+    Attributes:
+        asked: for a check.
+        ended: those that did.
+        cancelled: those that were.
+        in_sync_code: asked for one that is to be awaited, where nothing can be.
+    """
 
     asked: int = 0
     ended: int = 0
     cancelled: int = 0
+    in_sync_code: int = 0
 
     def refuse_unfinished(self) -> None:
         """Refuse a test that would be green without having been checked.
@@ -69,6 +77,11 @@ class Checks:
             raise NothingMeasured("the test takes `isolation`, and never called it: await isolation.check(scenario)")
         if self.cancelled:
             raise NothingMeasured("isolation.check was cancelled before it had got to its end, so it proved nothing")
+        if self.ended < self.asked and self.in_sync_code:
+            raise NothingMeasured(
+                "isolation.check was called in a sync test, where nobody can await it, so nothing was played. Make the "
+                "test async: async def test_it(isolation): await isolation.check(scenario)"
+            )
         if self.ended < self.asked:
             raise NothingMeasured(
                 f"isolation.check was called {self.asked} times, and {self.asked - self.ended} of them did not get to "

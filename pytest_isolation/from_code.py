@@ -72,12 +72,14 @@ class Isolation:
         """
         from pytest_isolation.awaited import refuse_nobody, refuse_uncallable
         from pytest_isolation.cuts import read_cuts
+        from pytest_isolation.loops import in_async_code
         from pytest_isolation.markers import read_share
 
         refuse_nobody(users, "isolation.check(scenario, users=50)")
         refuse_uncallable(scenario, "await isolation.check(scenario)")
         cuts, share = read_cuts("isolation.check", cancel, faults), read_share("isolation.check", anonymous)
         self._checks.asked += 1  # counted now: a coroutine that nobody awaits never begins
+        self._checks.in_sync_code += not in_async_code()
         plan = replace(self._plan, cancel=cuts[0], faults=cuts[1], anonymous=share)
         return self._check(scenario, users, fail, self._apart(plan, self._checks.asked))
 

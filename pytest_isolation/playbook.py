@@ -11,7 +11,7 @@ from dataclasses import replace
 from math import inf
 from time import perf_counter
 
-from pytest_isolation.errors import IsolationWarning, NothingMeasured, TokenError
+from pytest_isolation.errors import IsolationError, IsolationWarning, NothingMeasured, TokenError
 from pytest_isolation.judge import Judge
 from pytest_isolation.latency.decide import Step
 from pytest_isolation.latency.sampler import Course, Limits
@@ -203,7 +203,7 @@ class Playbook:
             if run.error is not None:
                 for evidence in (*solos, self.evidence("solo", runs, replay)):
                     self._judge.look_for_canaries(evidence, Story(()))
-                if isinstance(run.error, Exception):
+                if isinstance(run.error, Exception) and not isinstance(run.error, IsolationError):
                     run.error.add_note(
                         f"pytest-isolation: {run.user} was alone, so this says nothing of isolation yet"
                         + _TWICE * bool(solos)

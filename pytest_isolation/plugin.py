@@ -306,8 +306,8 @@ def _keep_partial(item: pytest.Function, play: Play, error: BaseException) -> st
     if text and isinstance(error, Exception):
         error.add_note(text)
         return ""
-    if text.strip() == str(error).strip():
-        return ""  # isolation.check and isolation.explore have said it
+    if text.strip() in str(error):
+        return ""  # isolation.check, explore or state_machine have said it, and maybe more
     # Neither a skip nor a failure that was asked for says anything of what was found before.
     return f"{text.strip()}\n\nThe test itself ended with {type(error).__name__}: {error}" if text else ""
 

@@ -269,21 +269,33 @@ async def open_fresh(open_backend: Callable[[], Any], stack: AsyncExitStack) -> 
     """Make a backend that is closed with the stack.
 
     Args:
-        open_backend: gives a backend, an awaitable of one, or a context manager.
+        open_backend: gives a backend, an awaitable of one, or a context manager: what that gives is the backend, or it
+            is one itself if its class gives None. A lock or a semaphore is not entered, for that would take it.
         stack: closes it.
     """
     value = open_backend()
     if inspect.isawaitable(value):
         value = await value
-    if hasattr(value, "__aenter__"):
-        return await stack.enter_async_context(value)
-    if hasattr(value, "__enter__"):
-        return stack.enter_context(value)
+    if _is_lock(value):
+        return value
+    if hasattr(value, "__aenter__") or hasattr(value, "__enter__"):
+        is_async = hasattr(value, "__aenter__")
+        given = await stack.enter_async_context(value) if is_async else stack.enter_context(value)
+        is_itself = given is None and type(value).__module__ != "contextlib"  # whose functions mean what they yield
+        return value if is_itself else given
     if inspect.isasyncgen(value) or inspect.isgenerator(value):
         raise MisuseError(f"open_backend gives a generator: put @asynccontextmanager above it, as in {_HOW}")
     if (close := getattr(value, "aclose", None)) is not None:
         stack.push_async_callback(close)
     return value
+
+
+def _is_lock(value: object) -> bool:
+    """A lock, a semaphore or a condition, of asyncio, trio, anyio or threading; pools have ``acquire`` too."""
+    if not (hasattr(value, "acquire") and hasattr(value, "release")):
+        return False
+    says_so = hasattr(value, "locked") or hasattr(value, "acquire_nowait")
+    return says_so or type(value).__module__ in ("threading", "_thread")
 
 
 class Used:

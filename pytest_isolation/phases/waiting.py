@@ -49,16 +49,16 @@ class Holding:
         if asyncio.iscoroutinefunction(original):
 
             @functools.wraps(original)
-            async def waits(thing: object) -> object:
-                value = await original(thing)
+            async def waits(thing: object, *args: object, **options: object) -> object:
+                value = await original(thing, *args, **options)
                 note(thing)
                 return value
 
             return waits
 
         @functools.wraps(original)
-        def calls(thing: object, *args: object) -> object:
-            value = original(thing, *args)
+        def calls(thing: object, *args: object, **options: object) -> object:
+            value = original(thing, *args, **options)
             note(thing)
             return value
 

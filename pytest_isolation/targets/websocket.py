@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from types import ModuleType
-from typing import Any
+from typing import Any, Self
 
 from websockets.exceptions import ConnectionClosed
 
@@ -45,13 +45,15 @@ class Socket:
         """
         return _observed(await self.connection.recv(), self._user, self._channel)
 
-    async def __aiter__(self) -> AsyncIterator[str | bytes]:
-        while True:
-            try:
-                message = await self.recv()
-            except ConnectionClosed:
-                return
-            yield message
+    # No generator: trio complains of those that are left before their end.
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> str | bytes:
+        try:
+            return await self.recv()
+        except ConnectionClosed:
+            raise StopAsyncIteration from None
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Close it before the block ends."""

@@ -767,3 +767,23 @@ def test_nobody_waits_for_clients_that_have_gone(monkeypatch):
         assert client.get(server.url).text == "ok"
     server.close()
     assert heard == ["lifespan.startup", "lifespan.shutdown"]
+
+
+def test_a_websocket_may_be_left_in_the_midst_of_its_messages(app_suite):
+    """And gone on with; trio complains of a generator that is left before its end."""
+    source = """
+        import pytest
+        @pytest.mark.anyio
+        @pytest.mark.isolation(users=2, cancel=False)
+        async def test(user):
+            await user.http.get("/login", params={"name": user.secret("session")})
+            async with user.websocket(f"/rooms/{user.id}/ws?a=1") as socket:
+                await socket.send("hello")
+                async for message in socket:
+                    first = message
+                    break
+                rest = [message async for message in socket]
+            assert [isinstance(message, bytes) for message in (first, *rest)] == [False, True, False]
+    """
+    result = app_suite(source, "chat.app", "-Werror::ResourceWarning", chat=textwrap.dedent(CHAT))
+    result.assert_outcomes(passed=2)

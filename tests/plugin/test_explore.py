@@ -252,3 +252,84 @@ def test_a_session_on_uvloop_is_refused(pytester, conftest):
         asyncio.set_event_loop_policy(None)
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*this test session runs on uvloop, which is written in C and keeps its queue to*"])
+
+
+@pytest.mark.parametrize(
+    ("made", "library"),
+    [
+        ("asyncio.Lock", "asyncio"),
+        ("lambda: asyncio.Semaphore(3)", "asyncio"),
+        ("threading.BoundedSemaphore", "asyncio"),
+        ("lambda: trio.Semaphore(1)", "trio"),
+    ],
+)
+def test_a_lock_is_handed_over_and_not_taken(suite, made, library):
+    """Entering it would take it, and gives nothing."""
+    source = f"""
+    import asyncio, threading, trio
+    async def scenario(user, lock):
+        assert lock is not True and lock is not None
+        if isinstance(lock, threading.Semaphore):
+            assert lock.acquire(blocking=False)
+            lock.release()
+        else:
+            async with lock:
+                user.observe(user.secret())
+        user.observe(user.secret())
+    def test_lock(isolation):
+        isolation.explore({made}, scenario, users=2, seconds=0.3, on={library!r})
+    """
+    suite(source).assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize("a", ["a", ""])
+def test_a_context_manager_that_gives_nothing_is_the_backend(suite, a):
+    """It is entered and left for each run all the same."""
+    source = f"""
+    class Opening(Pool):
+        open = closed = 0
+        {"async " if a else ""}def __{a}enter__(self):
+            Opening.open += 1
+        {"async " if a else ""}def __{a}exit__(self, *_):
+            Opening.open -= 1
+            Opening.closed += 1
+    def test_pool(isolation):
+        isolation.explore(Opening, correct, seconds=0.2)
+        assert Opening.open == 0 and Opening.closed > 5
+    """
+    suite(POOL + source).assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize("opened", ["nothing", "lambda: None"])
+def test_a_scenario_may_have_no_backend(suite, opened):
+    """A function that yields or returns nothing means it."""
+    source = f"""
+    from contextlib import asynccontextmanager
+    @asynccontextmanager
+    async def nothing():
+        yield
+    async def scenario(user, backend):
+        assert backend is None
+        user.observe(user.secret())
+    def test_it(isolation): isolation.explore({opened}, scenario, users=2, seconds=0.2)
+    """
+    suite(source).assert_outcomes(passed=1)
+
+
+def test_the_run_that_shows_the_steps_takes_keywords_too(suite):
+    """What is written down of queues and locks changes nothing of them."""
+    source = """
+    import asyncio
+    class Box:
+        def __init__(self):
+            self.queue, self.last = asyncio.Queue(), None
+    async def scenario(user, box):
+        box.last = user.secret()
+        box.queue.put_nowait(item=1)
+        await asyncio.sleep(0)
+        user.observe(box.last)
+    def test_box(isolation): isolation.explore(Box, scenario, users=2, seconds=1)
+    """
+    result = suite(source)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["LEAK  *", "  steps *", "            [*] *await asyncio.sleep(0) → ends"])

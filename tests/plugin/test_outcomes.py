@@ -279,3 +279,36 @@ def test_more_users_than_can_have_secrets_are_refused_at_collection(suite):
     )
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*isolation(users=1679616): at most 100,000 users can play*"])
+
+
+def test_a_check_in_a_sync_test_says_to_make_it_async(suite):
+    """Nothing can be awaited there."""
+    source = """
+        def test_it(isolation):
+            async def scenario(user): user.observe(user.id)
+            isolation.check(scenario)
+    """
+    result = suite(source, "-Wignore")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        ["*called in a sync test*Make the test async: async def test_it(isolation): await isolation.check(scenario)*"]
+    )
+
+
+def test_a_check_that_a_sync_test_runs_in_a_loop_of_its_own_counts(suite):
+    """It is asked for outside of that loop, and gets to its end all the same."""
+    source = """
+        import asyncio
+        def test_it(isolation):
+            async def scenario(user): user.observe(user.id)
+            asyncio.run(isolation.check(scenario, users=3))
+    """
+    suite(source, "-Wignore").assert_outcomes(passed=1)
+
+
+def test_a_misuse_by_who_is_alone_is_no_word_on_isolation(suite):
+    """It says how to do it, and nothing else."""
+    result = suite(CHECK.format(body="await isolation.check(lambda user: user.share(7))"))
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*pytest-isolation: *"])
+    result.stdout.no_fnmatch_line("*says nothing of isolation*")

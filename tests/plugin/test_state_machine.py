@@ -95,3 +95,10 @@ def test_what_cannot_be_played_is_refused(suite, call, said):
     result = machine(suite, call)
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines([said])
+
+
+def test_a_finding_is_shown_once(suite):
+    """With what Hypothesis says of it, and not again as what the test ended with."""
+    result = machine(suite, "isolation.state_machine(Shop, [draft, publish], steps=4, seconds=2, examples=20)")
+    result.stdout.fnmatch_lines(["LEAK *", "*state.draft()"])
+    result.stdout.no_fnmatch_line("The test itself ended with *")
