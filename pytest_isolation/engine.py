@@ -33,7 +33,7 @@ from pytest_isolation.phases.crowd import crowd, crowd_in_threads, forget_frames
 from pytest_isolation.phases.recording import hear_span, recording
 from pytest_isolation.phases.scene import InTurn, Scene, Script
 from pytest_isolation.phases.surroundings import Surroundings
-from pytest_isolation.phases.token import Token, parse
+from pytest_isolation.phases.token import Token, check_of, parse
 from pytest_isolation.playbook import Playbook
 from pytest_isolation.settings import Settings
 from pytest_isolation.users.at_work import AT_WORK
@@ -42,7 +42,7 @@ from pytest_isolation.users.lendings import Lendings
 from pytest_isolation.users.transcript import Story
 
 if TYPE_CHECKING:
-    from pytest_isolation.exploring import Search
+    from pytest_isolation.exploring import Explorer, Search
     from pytest_isolation.growing import Growing
 
 _COMPARE_S = 10.0
@@ -66,6 +66,11 @@ class Checks:
     ended: int = 0
     cancelled: int = 0
     in_sync_code: int = 0
+
+    def ask(self) -> int:
+        """One more is asked for: which one that is."""
+        self.asked += 1
+        return self.asked
 
     def refuse_unfinished(self) -> None:
         """Refuse a test that would be green without having been checked.
@@ -143,6 +148,7 @@ class Play:
         self._old, self._server = old, server
         self._compare_s = settings.max_seconds or _COMPARE_S
         self._seed = seed
+        self._part = part
         self._workers = workers
         self._runs: list[Run] = []
         cast.tracked.pauses_collector, cast.tracked.is_strict = not plan.budgets, bool(plan.heap)
@@ -356,6 +362,11 @@ class Play:
         return True
 
     @property
+    def replays_one(self) -> bool:
+        """One order or one cut is to be played again, and nothing else."""
+        return self._replay is not None and (bool(self._replay.order) or self._replay.point is not None)
+
+    @property
     def explores(self) -> bool:
         """Orders of steps are still to be played."""
         is_wanted = self._replay is None or bool(self._replay.order)
@@ -367,16 +378,16 @@ class Play:
         Returns:
             Which schedules were all played; empty if none, or if there is a finding.
         """
-        from pytest_isolation.exploring import Explorer
         from pytest_isolation.watching import watched
 
         token = self._replay if self._replay is not None and self._replay.order else None
-        if token is not None and token.users:
-            search = replace(search, users=token.users)
-        search = replace(
-            search, craft=replace(search.craft, open_backend=watched(search.craft.open_backend, self.lendings))
-        )
-        explorer = Explorer(search, self.cast, self._judge, self._seed, self.book.require_evidence, self.lendings)
+        if token is not None and token.part != self._part:
+            return ""  # what is to be played again is in another check of this test
+        if token is not None:
+            self.book.has_replayed = True
+            search = replace(search, users=token.users or search.users)
+        opened = watched(search.craft.open_backend, self.lendings)
+        explorer = self._explorer(replace(search, craft=replace(search.craft, open_backend=opened)))
         begun = perf_counter()
         try:
             with recording():
@@ -388,10 +399,31 @@ class Play:
             self._phases += explorer.done.runs
             self._phase_s["exploration"] += perf_counter() - begun
             self.book.notes += explorer.done.notes
-        if token is None:
-            runs = [run_of(user) for user in explorer.users]
-            self.book.search_memory("exploration", runs, str(Token(self._seed, search.users, order="fifo")))
+        if token is None or not token.deviations:
+            again = Token(self._seed, search.users, order="fifo", check=check_of((), ()), part=self._part)
+            self.book.search_memory("exploration", [run_of(user) for user in explorer.users], str(again))
         return explorer.done.exhausted
+
+    def _explorer(self, search: Search) -> Explorer:
+        from pytest_isolation.exploring import Explorer
+
+        require = self.book.require_evidence
+        return Explorer(search, self.cast, self._judge, self._seed, require, self.lendings, self._part)
+
+    def refuse_unplayed(self) -> None:
+        """Refuse a test that would be green though what it was asked to check, or to play again, was not.
+
+        Raises:
+            NothingMeasured: it says what became of the checks.
+            TokenError: what is to be played again is in none of them.
+        """
+        if self.checks is None:
+            return
+        self.checks.refuse_unfinished()
+        if self.replays_one and not self.book.has_replayed:
+            raise TokenError(
+                f"the replay token {self._replay} plays one check of a test again, and is of none of this one's"
+            )
 
     def judge_interrupted(self) -> None:
         """Judge what users have seen in a scene that did not get to its end: a leak is one all the same."""
@@ -448,6 +480,7 @@ class Play:
         for phase, seconds in other._phase_s.items():
             self._phase_s[phase] += seconds
         self._other_notes += [*other._judge.notes, *other.book.notes] if notes else []
+        self.book.has_replayed |= other.book.has_replayed
         if findings:
             self.findings.extend(other.findings)
 

@@ -100,6 +100,7 @@ class Explorer:
         seed: the session's.
         require: refuses solo runs that could not show a leak.
         lendings: tells what went wrong with pools in a run.
+        part: which of several checks of one test this is; None where there is one.
 
     Attributes:
         users: who plays at once; in each run the same, who have seen nothing yet.
@@ -113,12 +114,14 @@ class Explorer:
         seed: int,
         require: Callable[[Sequence[Evidence]], None],
         lendings: Lendings | None = None,
+        part: int | None = None,
     ) -> None:
         self.done = Explored()
         self._search = search
         self._cast = cast
         self._judge = judge
         self._seed = seed
+        self._part = part
         self._require = require
         self._solos = cast.users(_SOLOS, "solo")
         self.users = cast.users(search.users)
@@ -434,8 +437,14 @@ class Explorer:
 
     def _token(self, find: _Find, options: Sequence[int]) -> Token:
         deviations = sparse(find.values)
-        check = check_of(options, deviations)
-        token = Token(self._seed, self._search.users, order=find.order, deviations=deviations, check=check)
+        token = Token(
+            self._seed,
+            self._search.users,
+            order=find.order,
+            deviations=deviations,
+            check=check_of(options, deviations),
+            part=self._part,
+        )
         if (notice := find.notice) is None:
             return token
         varied = next(user.index for user in self.users if repr(user)[1:-1] == notice.other)

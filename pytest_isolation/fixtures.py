@@ -75,7 +75,9 @@ def play_apart(item: pytest.Item, plan: Plan | None = None, part: int | None = N
     from pytest_isolation.markers import Plan, command
 
     state = item.config.stash[STATE]
-    plan, cast = plan or Plan(item.nodeid, command(item)), state.cast(item.nodeid)
+    # Of one check they are the same whatever the others of the test have played.
+    name = item.nodeid if part is None else f"{item.nodeid}/{part}"
+    plan, cast = plan or Plan(item.nodeid, command(item)), state.cast(name)
     cast.tracked.roots = _roots(item)
     return Play(plan, state.settings, cast, state.seed, _extensions(item), part=part)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from pytest_isolation.state import STATE
 
 if TYPE_CHECKING:
     from pytest_isolation.engine import Play
+    from pytest_isolation.machines import Extent, Operations
     from pytest_isolation.model import Report, Result
     from pytest_isolation.users.cast import Target, User
 
@@ -78,16 +79,13 @@ class Isolation:
         refuse_nobody(users, "isolation.check(scenario, users=50)")
         refuse_uncallable(scenario, "await isolation.check(scenario)")
         cuts, share = read_cuts("isolation.check", cancel, faults), read_share("isolation.check", anonymous)
-        self._checks.asked += 1  # counted now: a coroutine that nobody awaits never begins
+        part = self._checks.ask()  # counted now: a coroutine that nobody awaits never begins
         self._checks.in_sync_code += not in_async_code()
         plan = replace(self._plan, cancel=cuts[0], faults=cuts[1], anonymous=share)
-        return self._check(scenario, users, fail, self._apart(plan, self._checks.asked))
+        return self._check(scenario, users, fail, self._apart(plan, part))
 
     async def _check(self, scenario: Callable[[User], Awaitable[object]], users: int, fail: bool, play: Play) -> Report:
         import anyio
-
-        from pytest_isolation.model import Report
-        from pytest_isolation.reports.terminal import failure_text
 
         async def call(user: User) -> object:
             value = scenario(user)
@@ -114,10 +112,7 @@ class Isolation:
             play.judge_interrupted()
             play.judge_late()
             self._whole.include(play, findings=fail)
-        result = play.result()
-        if fail and result.findings:
-            pytest.fail(failure_text(result), pytrace=False)
-        return Report(result.findings, result.phases)
+        return self._reported(play.result(), fail)
 
     def explore(
         self,
@@ -152,27 +147,19 @@ class Isolation:
         """
         from pytest_isolation.explorable import refuse_uncontrollable, refuse_unexplorable
         from pytest_isolation.exploring import Search
-        from pytest_isolation.model import Report
         from pytest_isolation.phases.exploration import Stagecraft
-        from pytest_isolation.reports.terminal import failure_text
 
         refuse_unexplorable(open_backend, scenario, users, deviations, seconds, on)
         if on == "asyncio":
             refuse_uncontrollable(self._item)
-        play = self._apart(self._plan)
-        play.cast.target = None  # an application behind a socket has a loop of its own
-        self._checks.asked += 1
-        exhausted = ""
+        craft, part, exhausted = Stagecraft(open_backend, scenario, inline_threads, on), self._checks.ask(), ""
+        play = self._explorable(part)
         try:
-            craft = Stagecraft(open_backend, scenario, inline_threads, on)
             exhausted = play.explore(Search(craft, users, deviations, seconds, cancel))
         finally:
             self._checks.ended += 1
             self._whole.include(play, findings=fail)
-        result = play.result()
-        if fail and result.findings:
-            pytest.fail(failure_text(result), pytrace=False)
-        return Report(result.findings, result.phases, exhausted)
+        return self._reported(play.result(), fail, exhausted)
 
     def state_machine(
         self,
@@ -209,28 +196,35 @@ class Isolation:
         """
         from pytest_isolation.explorable import refuse_uncontrollable, refuse_unexplorable
         from pytest_isolation.exploring import Search
-        from pytest_isolation.machines import Program, read_operations, run_machine
-        from pytest_isolation.model import Report
+        from pytest_isolation.machines import Extent, Program, read_operations
         from pytest_isolation.phases.exploration import Stagecraft
-        from pytest_isolation.reports.terminal import failure_text
 
-        found = read_operations(operations, users)
+        extent, found = Extent(users, examples, steps), read_operations(operations)
+        extent.refuse_nothing()
         refuse_unexplorable(open_backend, open_backend, users, deviations, seconds)
         refuse_uncontrollable(self._item)
+        part = self._checks.ask()
 
         def explored(program: Program, refine: bool = False) -> Result:
-            play = self._apart(self._plan)
-            play.cast.target = None
-            craft = Stagecraft(open_backend, program.scenario, inline_threads)
+            play, craft = self._explorable(part), Stagecraft(open_backend, program.scenario, inline_threads)
             try:
                 play.explore(Search(craft, program.users, deviations, seconds / examples, cancel, 50, refine))
             finally:
                 self._whole.include(play, findings=False, notes=False)
             return play.result()
 
-        self._checks.asked += 1
+        return self._run_machine(found, extent, explored, fail)
+
+    def _run_machine(
+        self, operations: Operations, extent: Extent, explored: Callable[..., Result], fail: bool
+    ) -> Report:
+        from pytest_isolation.machines import run_machine
+        from pytest_isolation.model import Report
+
+        fault = None
         try:
-            fault = run_machine(found, users, examples, steps, self._item.config.stash[STATE].seed, explored)
+            if not self._whole.replays_one:  # a finding of this one is played again with all of it
+                fault = run_machine(operations, extent, self._item.config.stash[STATE].seed, explored)
         finally:
             self._checks.ended += 1
         if fault is None:
@@ -238,12 +232,25 @@ class Isolation:
         result = fault.told(explored(fault.program, refine=True))
         if fail:
             self._whole.findings.extend(result.findings)
-            pytest.fail("\n".join([failure_text(result), *getattr(fault, "__notes__", ())]), pytrace=False)
-        return Report(result.findings, result.phases)
+        return self._reported(result, fail, "", getattr(fault, "__notes__", ()))
+
+    def _reported(self, result: Result, fail: bool, exhausted: str = "", more: Iterable[str] = ()) -> Report:
+        """What is told of a check; a finding fails the test if it is to."""
+        from pytest_isolation.model import Report
+        from pytest_isolation.reports.terminal import failure_text
+
+        if fail and result.findings:
+            pytest.fail("\n".join([failure_text(result), *more]), pytrace=False)
+        return Report(result.findings, result.phases, exhausted)
 
     @property
     def _plan(self) -> Plan:
         return Plan(self._item.nodeid, command(self._item))
+
+    def _explorable(self, part: int) -> Play:
+        play = self._apart(self._plan, part)
+        play.cast.target = None  # an application behind a socket has a loop of its own
+        return play
 
     def _apart(self, plan: Plan, part: int | None = None) -> Play:
         play = self._make(plan, part)

@@ -72,13 +72,43 @@ class Faulty(AssertionError):
         return replace(result, findings=tuple(found))
 
 
-def read_operations(operations: object, most_users: int) -> Operations:
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """How much is played.
+
+    Attributes:
+        users: that play at once, at the most.
+        examples: how many programs there are.
+        steps: how many operations a program has at the most.
+    """
+
+    users: int
+    examples: int
+    steps: int
+
+    def refuse_nothing(self) -> None:
+        """Refuse numbers with which nothing could be played.
+
+        Raises:
+            MisuseError: it shows the right form.
+        """
+        if not _is_number(self.users, 2):
+            raise MisuseError(f"users={self.users!r}: two users or more play a state machine, as in users=3")
+        for name, value, form in (("examples", self.examples, 20), ("steps", self.steps, 6)):
+            if not _is_number(value, 1):
+                raise MisuseError(f"{name}={value!r}: that is a whole number ≥ 1, as in {name}={form}")
+
+
+def _is_number(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def read_operations(operations: object) -> Operations:
     """The operations, each with a strategy for every further argument.
 
     Args:
         operations: async functions ``operation(user, backend, …)``, in a list; or in a mapping, each with the
             strategies for its further arguments.
-        most_users: that play at once.
 
     Raises:
         MisuseError: it shows the right form.
@@ -91,8 +121,6 @@ def read_operations(operations: object, most_users: int) -> Operations:
         found = {}
     if not found:
         raise MisuseError(f"{operations!r} are no operations: {HOW}")
-    if isinstance(most_users, bool) or not isinstance(most_users, int) or most_users < 2:
-        raise MisuseError(f"users={most_users!r}: two users or more play a state machine, as in users=3")
     for operation, strategies in found.items():
         _refuse_unplayable(operation, strategies)
     return found
@@ -102,33 +130,29 @@ def _refuse_unplayable(operation: Any, strategies: Any) -> None:
     if not inspect.iscoroutinefunction(operation):
         raise MisuseError(f"{operation!r} is no operation: async def add(user, backend, text)")
     if not isinstance(strategies, Mapping):
-        raise MisuseError(f"{operation.__name__}: {strategies!r} is no mapping of arguments to strategies: {HOW}")
+        raise MisuseError(f"{_name_of(operation)}: {strategies!r} is no mapping of arguments to strategies: {HOW}")
     taken = list(inspect.signature(operation).parameters.values())[2:]
     needed = {each.name for each in taken if each.default is each.empty and each.kind is not each.VAR_KEYWORD}
     known = {each.name for each in taken}
     if len(inspect.signature(operation).parameters) < 2 or needed - strategies.keys() or strategies.keys() - known:
         raise MisuseError(
-            f"{operation.__name__} takes (user, backend) and then {sorted(known) or 'nothing'}, and there are "
+            f"{_name_of(operation)} takes (user, backend) and then {sorted(known) or 'nothing'}, and there are "
             f"strategies for {sorted(strategies) or 'nothing'}: {HOW}"
         )
 
 
-def run_machine(
-    operations: Operations, most_users: int, examples: int, steps: int, seed: int, play: Callable[[Program], Result]
-) -> Faulty | None:
+def run_machine(operations: Operations, extent: Extent, seed: int, play: Callable[[Program], Result]) -> Faulty | None:
     """Let Hypothesis choose programs, and play each; the shortest one that fails.
 
     Args:
         operations: see ``read_operations``.
-        most_users: that play at once.
-        examples: how many programs there are.
-        steps: how many operations a program has at the most.
+        extent: how much is played.
         seed: determines the programs.
         play: explores a program.
 
     Raises:
         MisuseError: Hypothesis is not installed.
-        NothingMeasured: no program has observed anything.
+        NothingMeasured: no program was played, or none has observed anything.
     """
     try:
         import hypothesis
@@ -136,8 +160,8 @@ def run_machine(
     except ImportError:
         raise MisuseError("isolation.state_machine needs Hypothesis: pip install hypothesis") from None
     settings = hypothesis.settings(
-        max_examples=examples,
-        stateful_step_count=steps,
+        max_examples=extent.examples,
+        stateful_step_count=extent.steps + 1,  # it counts the choice of the users, too
         deadline=None,
         suppress_health_check=list(hypothesis.HealthCheck),
         database=None,  # the seed plays the same programs again
@@ -146,7 +170,7 @@ def run_machine(
         phases=(hypothesis.Phase.generate, hypothesis.Phase.shrink),
     )
     seen = _Seen(play)
-    machine = _machine(operations, most_users, seen)
+    machine = _machine(operations, extent.users, seen)
     try:
         run_state_machine_as_test(hypothesis.seed(seed)(machine), settings=settings)
     except Faulty as fault:
@@ -182,9 +206,16 @@ class _Seen:
             raise Faulty(program, result)
 
     def require(self) -> None:
-        """Refuse a machine that could not show anything."""
-        if not self._observed and self._reason is not None:
-            raise NothingMeasured(f"in no sequence of operations {self._reason}")
+        """Refuse a machine that could not show anything.
+
+        Raises:
+            NothingMeasured: it says why not.
+        """
+        if self._observed:
+            return
+        if self._reason is None:
+            raise NothingMeasured("Hypothesis chose no sequence of operations, so nothing was played")
+        raise NothingMeasured(f"in no sequence of operations {self._reason}")
 
 
 def _machine(operations: Operations, most_users: int, seen: _Seen) -> type[Any]:
@@ -207,14 +238,20 @@ def _machine(operations: Operations, most_users: int, seen: _Seen) -> type[Any]:
             if self.steps:
                 seen.try_out(Program(self.users, tuple(self.steps)))
 
-    for operation, strategies in operations.items():
-        setattr(Users, operation.__name__, rule(**strategies)(_step(operation)))
+    for number, (operation, strategies) in enumerate(operations.items()):
+        # Never by its own name: there may be two of one name, and one that the machine needs for itself.
+        setattr(Users, f"operation_{number:04}", rule(**strategies)(_step(operation)))
     return Users
 
 
 def _step(operation: Operation) -> Callable[..., None]:
-    def step(self: Any, **drawn: Any) -> None:
+    def step(self: Any, /, **drawn: Any) -> None:
         self.steps.append((operation, drawn))
 
-    step.__name__ = step.__qualname__ = operation.__name__
+    step.__name__ = step.__qualname__ = _name_of(operation)  # what Hypothesis shows
     return step
+
+
+def _name_of(operation: Any) -> str:
+    """Of a function, or of one some of whose arguments are given."""
+    return str(getattr(getattr(operation, "func", operation), "__name__", type(operation).__name__))

@@ -63,6 +63,7 @@ class Playbook:
 
     Attributes:
         notes: what a reader should know besides.
+        has_replayed: what is to be played again was found here.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Playbook:
         part: int | None = None,
     ) -> None:
         self.notes: list[str] = []
+        self.has_replayed = False
         self._part = part
         self._first = Driver()
         self._plan = plan
@@ -101,6 +103,8 @@ class Playbook:
             cuts: the scenario is a coroutine, so that it can be cut.
         """
         token = str(Token(self._seed, users))
+        again = self._replay if self._replay is not None and self._replay.point is not None else None
+        self.has_replayed = again is not None and again.part == self._part
         solos: list[Evidence] = []
         yield from self._solos(solos, token, cuts and self._plan.cancel is not False)
         self.require_evidence(solos)
@@ -112,9 +116,9 @@ class Playbook:
         alone_s = max(run.seconds for evidence in solos for run in evidence.runs)
         patience_s = max(_LEAST_PATIENCE_S, _PATIENCE * users * alone_s) + (users / (self._plan.load.rate or inf))
         alone_patience_s = max(_ALONE_PATIENCE_S, _ALONE_PATIENCE * alone_s, self._limits.seconds)
-        if self._replay is not None and self._replay.point is not None:
-            if self._replay.part == self._part:
-                yield from self._play_again(self._replay, alone_patience_s)
+        if again is not None:
+            if self.has_replayed:
+                yield from self._play_again(again, alone_patience_s)
             return  # what is to be played again is in another check of this test
         yield from self._crowds(users, patience_s, token)
         self.search_memory("crowd", self._crowd, token)

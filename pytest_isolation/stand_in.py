@@ -129,8 +129,7 @@ def conclude(play: Play) -> Result:
         play.ledger.require_samples()
     if play.growing is not None:
         play.growing.require_weighed()
-    if play.checks is not None:
-        play.checks.refuse_unfinished()
+    play.refuse_unplayed()
     play.judge_users()
     return play.result()
 

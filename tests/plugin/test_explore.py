@@ -28,7 +28,7 @@ def test_a_finding_shows_its_steps_and_how_to_play_them_again(suite):
             "  steps          0.0 ms  user-00: start → test_it.py:11 leaky()  await asyncio.sleep(0.001)",
             "            >    0.0 ms  user-00: cancelled while it waits in test_it.py:11 leaky()  await asyncio.sleep(0.001)",
             "*user-02: test_it.py:8 leaky()  rows = await pool.free.get() → test_it.py:11 leaky()*",
-            "  replay    pytest test_it.py::test_pool --isolation-replay=explore:3:42:fifo:2=1:de7f244d@*",
+            "  replay    pytest test_it.py::test_pool --isolation-replay=explore:3:42:fifo:2=1:de7f244d/1@*",
         ]
     )
 
@@ -333,3 +333,63 @@ def test_the_run_that_shows_the_steps_takes_keywords_too(suite):
     result = suite(source)
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["LEAK  *", "  steps *", "            [*] *await asyncio.sleep(0) → ends"])
+
+
+TWO = """
+    import asyncio, pytest
+    class Slot:
+        def __init__(self): self.value = None
+    async def fine(user, slot):
+        await asyncio.sleep(0)
+        user.observe(user.secret())
+    async def racy(user, slot):
+        for _ in range(6 if user.index == 0 else 12):
+            await asyncio.sleep(0)
+        slot.value = user.secret()
+        await asyncio.sleep(0)
+        user.observe(slot.value)
+    def test_two(isolation):
+        first = isolation.explore(Slot, fine, users=2, seconds=0.2)
+        isolation.explore(Slot, racy, users=2, seconds=20)
+"""
+
+
+def test_a_finding_of_the_second_exploration_is_played_again_by_that_one(suite):
+    """Its token says which; the first one plays nothing meanwhile."""
+    found = suite(TWO)
+    found.assert_outcomes(failed=1)
+    option = next(line for line in found.outlines if line.startswith("  replay")).split("--")[1]
+    assert "/2@" in option
+    again = suite(TWO, f"--{option}")
+    again.assert_outcomes(failed=1)
+    shown = [[line for line in run.outlines if " ms  " in line or line.startswith("LEAK")] for run in (found, again)]
+    assert shown[0] == shown[1] != []
+
+
+@pytest.mark.parametrize("part", ["", "/3"])
+def test_a_token_of_no_check_of_the_test_is_refused(suite, part):
+    """Green would say that it had been played again."""
+    result = suite(TWO, f"--isolation-replay=explore:2:42:fifo::00000000{part}")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*plays one check of a test again, and is of none of this one's*"])
+
+
+def test_what_stays_in_memory_is_found_again_by_its_token(suite):
+    """It is what the first order leaves."""
+    source = """
+    import asyncio, threading
+    kept = threading.local()
+    class Shop: pass
+    async def scenario(user, shop):
+        await asyncio.sleep(0)
+        kept.last = user.secret()
+        user.observe(user.secret())
+    def test_shop(isolation): isolation.explore(Shop, scenario, users=2, seconds=0.3)
+    """
+    found = suite(source)
+    found.assert_outcomes(failed=1)
+    option = next(line for line in found.outlines if line.startswith("  replay")).split("--")[1]
+    again = suite(source, f"--{option}")
+    again.assert_outcomes(failed=1)
+    told = [[line for line in run.outlines if line.startswith("RETAINED")] for run in (found, again)]
+    assert told[0] == told[1] != []

@@ -102,3 +102,89 @@ def test_a_finding_is_shown_once(suite):
     result = machine(suite, "isolation.state_machine(Shop, [draft, publish], steps=4, seconds=2, examples=20)")
     result.stdout.fnmatch_lines(["LEAK *", "*state.draft()"])
     result.stdout.no_fnmatch_line("The test itself ended with *")
+
+
+NAMED = """
+    import asyncio, functools, pytest
+    class Shop:
+        def __init__(self): self.last = None
+    def make(kind, name):
+        async def operation(user, shop):
+            if kind == "correct":
+                return user.secret()
+            seen, shop.last = shop.last, user.secret()
+            return seen or user.secret()
+        operation.__name__ = name
+        return operation
+    async def either(user, shop, *, kind):
+        return await make(kind, "")(user, shop)
+"""
+
+
+@pytest.mark.parametrize(
+    ("operations", "name"),
+    [
+        ("[make('leaky', 'add'), make('correct', 'add')]", "add"),
+        ("[make('correct', 'add'), make('leaky', 'add')]", "add"),
+        ("[make('leaky', 'teardown')]", "teardown"),
+        ("[make('leaky', 'check_invariants')]", "check_invariants"),
+        ("[make('leaky', '__init__')]", "__init__"),
+        ("[functools.partial(either, kind='leaky'), functools.partial(either, kind='correct')]", "either"),
+    ],
+)
+def test_no_operation_is_lost_for_its_name(suite, operations, name):
+    """Two may have one, and the machine itself has some; they are shown with their own."""
+    source = NAMED + f"    def test_it(isolation): isolation.state_machine(Shop, {operations}, seconds=1, examples=5)"
+    result = suite(source, "--isolation-seed=42")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["LEAK *", f"state.{name}()"])
+
+
+def test_a_sequence_of_one_operation_is_played(suite):
+    """The choice of the users is none of the steps."""
+    call = "isolation.state_machine(Shop, [make('leaky', 'add')], seconds=1, examples=2, steps=1)"
+    suite(NAMED + f"    def test_it(isolation): {call}").assert_outcomes(failed=1)
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "True", "2.5"])
+@pytest.mark.parametrize("name", ["steps", "examples"])
+def test_what_would_play_nothing_is_refused(suite, name, number):
+    """Before Hypothesis says so in its own words, or nobody does."""
+    result = machine(suite, f"isolation.state_machine(Shop, [read], {name}={number})")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines([f"pytest-isolation: {name}={number}: that is a whole number ≥ 1, as in {name}=*"])
+
+
+def test_a_machine_that_played_nothing_is_no_pass(suite):
+    """Whatever the reason."""
+    source = """
+    import hypothesis.stateful
+    def test_it(isolation, monkeypatch):
+        monkeypatch.setattr(hypothesis.stateful, "run_state_machine_as_test", lambda *_, **__: None)
+        isolation.state_machine(Shop, [make('leaky', 'add')])
+    """
+    result = suite(NAMED + source)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*Hypothesis chose no sequence of operations, so nothing was played*"])
+
+
+def test_a_token_of_an_exploration_is_not_for_a_machine_beside_it(suite):
+    """The exploration plays its order again, with the same users, and nothing else is played."""
+    more = """
+    async def racy(user, shop):
+        for _ in range(6 if user.index == 0 else 12):
+            await asyncio.sleep(0)
+        shop.last = user.secret()
+        await asyncio.sleep(0)
+        user.observe(shop.last)
+    def test_it(isolation):
+        isolation.state_machine(Shop, [make('correct', 'add')], seconds=0.5, examples=3)
+        isolation.explore(Shop, racy, users=2, seconds=20)
+    """
+    found = suite(NAMED + more)
+    found.assert_outcomes(failed=1)
+    option = next(line for line in found.outlines if line.startswith("  replay")).split("--")[1]
+    again = suite(NAMED + more, f"--{option}")
+    again.assert_outcomes(failed=1)
+    told = [[line for line in run.outlines if " ms  " in line or line.startswith("LEAK")] for run in (found, again)]
+    assert told[0] == told[1] != []
