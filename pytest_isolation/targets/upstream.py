@@ -51,6 +51,8 @@ class Exchange:
 class Upstream:
     """A pool of connections: who has waited longest is served by the first that is free.
 
+    A stream holds a connection, and would starve everybody else: there is one more for as long as it lasts.
+
     Args:
         host: of the application.
         port: of the application.
@@ -63,11 +65,25 @@ class Upstream:
         self._pipeline = pipeline
         self._waiting: deque[Exchange] = deque()
         self._arrived = asyncio.Semaphore(0)
-        self._tasks = [asyncio.create_task(self._serve()) for _ in range(connections)]
+        self._tasks = {asyncio.create_task(self._serve()) for _ in range(connections)}
+        self._idle: set[asyncio.Task[None]] = set()  # of those that there are only for streams
+        self._surplus = 0  # so many of them are still busy, and not needed any more
 
-    def relieve(self) -> None:
-        """Open one connection more: a stream holds one, and would starve everybody else."""
-        self._tasks.append(asyncio.create_task(self._serve()))
+    def begin_stream(self) -> None:
+        """An answer goes on for long: have one connection more."""
+        if self._surplus:
+            self._surplus -= 1
+            return
+        task = asyncio.create_task(self._serve(is_extra=True))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def end_stream(self) -> None:
+        """It has ended: close one of those, as soon as it is idle; the others have what users left in them."""
+        if self._idle:
+            self._idle.pop().cancel()
+        else:
+            self._surplus += 1
 
     def send(self, exchange: Exchange) -> None:
         """Have a request sent when its turn comes."""
@@ -80,18 +96,30 @@ class Upstream:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _serve(self) -> None:
-        """Send what is waiting over one connection, for ever."""
-        connection = _Connection(self._host, self._port, self.relieve)
+    async def _serve(self, is_extra: bool = False) -> None:
+        """Send what is waiting over one connection, for as long as it is needed."""
+        connection = _Connection(self._host, self._port, self)
         try:
-            while True:
-                await self._arrived.acquire()
+            while not (is_extra and self._surplus):
+                await self._next(is_extra)
                 if self._pipeline:
                     await asyncio.sleep(_GATHERING_S)
                 if self._waiting:  # another connection may have taken it along
                     await connection.play(self._together())
+            self._surplus -= 1
         finally:
             connection.close()
+
+    async def _next(self, is_extra: bool) -> None:
+        """Wait for a request."""
+        task = asyncio.current_task()
+        assert task is not None
+        if is_extra:
+            self._idle.add(task)
+        try:
+            await self._arrived.acquire()
+        finally:
+            self._idle.discard(task)
 
     def _together(self) -> deque[Exchange]:
         """What goes out in one piece: one request, or some that may be repeated."""
@@ -109,8 +137,8 @@ class Upstream:
 class _Connection:
     """One connection to the application; it is opened when it is needed, and again when it was closed."""
 
-    def __init__(self, host: str, port: int, relieve: Callable[[], None]) -> None:
-        self._host, self._port, self._relieve = host, port, relieve
+    def __init__(self, host: str, port: int, upstream: Upstream) -> None:
+        self._host, self._port, self._upstream = host, port, upstream
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     def close(self) -> None:
@@ -148,7 +176,7 @@ class _Connection:
             if ahead:
                 parser.receive_data(ahead)
             batch[0].cut = writer.close
-            await _receive(reader, parser, batch[0], self._relieve)
+            await _receive(reader, parser, batch[0], self._upstream)
             batch.popleft().cut = lambda: None
             ahead = parser.trailing_data[0]
             if parser.their_state is not h11.DONE:
@@ -157,17 +185,24 @@ class _Connection:
 
 
 async def _receive(
-    reader: asyncio.StreamReader, parser: h11.Connection, exchange: Exchange, is_stream: Callable[[], None]
+    reader: asyncio.StreamReader, parser: h11.Connection, exchange: Exchange, upstream: Upstream
 ) -> None:
-    """Hand over an answer as it comes; say if it goes on for long."""
+    """Hand over an answer as it comes; say if it goes on for long, and when that is over."""
     timer: asyncio.TimerHandle | None = None
+    is_stream = False
+
+    def begin() -> None:
+        nonlocal is_stream
+        is_stream = True
+        upstream.begin_stream()
+
     try:
         while True:
             event = parser.next_event()
             if event is h11.NEED_DATA:
                 parser.receive_data(await reader.read(_CHUNK))
             elif isinstance(event, h11.Response | h11.Data):
-                timer = timer or asyncio.get_running_loop().call_later(LONG_S, is_stream)
+                timer = timer or asyncio.get_running_loop().call_later(LONG_S, begin)
                 exchange.has_begun = True
                 exchange.events.put_nowait(event)
             elif isinstance(event, h11.EndOfMessage):
@@ -178,3 +213,5 @@ async def _receive(
     finally:
         if timer is not None:
             timer.cancel()
+        if is_stream:
+            upstream.end_stream()

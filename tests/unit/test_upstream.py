@@ -171,3 +171,97 @@ def test_nobody_listens():
         return answer
 
     assert "ConnectionRefusedError" in str(asyncio.run(main()))
+
+
+class Served:
+    """A server some of whose answers are streams, until they are told to end; and what is open to it.
+
+    Attributes:
+        open: so many connections.
+        most: that were open at once.
+        ending: lets streams end.
+    """
+
+    def __init__(self):
+        self.open = self.most = 0
+        self.ending = asyncio.Event()
+
+    async def accept(self, reader, writer):
+        self.open += 1
+        self.most = max(self.most, self.open)
+        try:
+            async for head in requests(reader):
+                writer.write(OK.replace(b"length: 1", b"length: 2") + b"a")
+                if b"/stream" in head:
+                    await self.ending.wait()
+                writer.write(b"z")
+        except (asyncio.IncompleteReadError, ConnectionResetError):
+            pass
+        finally:
+            self.open -= 1
+            writer.close()
+
+    async def until(self, count):
+        """Wait for so many connections: one is seen to be closed a moment after it was."""
+        async with asyncio.timeout(10):
+            while self.open != count:
+                await asyncio.sleep(0.001)
+
+
+def asked(upstream, target="/"):
+    exchange = Exchange(h11.Request(method="GET", target=target, headers=[("host", "x")]), b"")
+    upstream.send(exchange)
+    return asyncio.create_task(whole(exchange))
+
+
+def test_what_was_opened_for_streams_is_closed_when_they_have_ended(monkeypatch):
+    """However often there are some, and though some are busy when others end."""
+    monkeypatch.setattr("pytest_isolation.targets.upstream.LONG_S", 0.01)
+
+    async def main():
+        served = Served()
+        async with await asyncio.start_server(served.accept, "127.0.0.1", 0) as server:
+            upstream = Upstream(*server.sockets[0].getsockname(), 2, False)
+            for _ in range(3):
+                served.ending.clear()
+                streams = []
+                for _ in range(4):
+                    streams.append(asked(upstream, "/stream"))
+                    assert await asyncio.wait_for(asked(upstream), 10) == b"az"  # nobody waits for them
+                served.ending.set()
+                assert await asyncio.gather(*streams) == [b"az"] * 4
+                await served.until(2)
+            assert await asyncio.gather(*(asked(upstream) for _ in range(6))) == [b"az"] * 6
+            still = served.open
+            await upstream.aclose()
+            await served.until(0)
+        return still, served.most
+
+    still, most = asyncio.run(main())
+    assert still == 2
+    assert most <= 2 + 4
+
+
+def test_a_stream_that_is_cut_has_ended_too(monkeypatch):
+    """Its user has gone."""
+    monkeypatch.setattr("pytest_isolation.targets.upstream.LONG_S", 0.01)
+
+    async def main():
+        served = Served()
+        async with await asyncio.start_server(served.accept, "127.0.0.1", 0) as server:
+            upstream = Upstream(*server.sockets[0].getsockname(), 1, False)
+            for _ in range(3):
+                exchange = Exchange(h11.Request(method="GET", target="/stream", headers=[("host", "x")]), b"")
+                upstream.send(exchange)
+                assert await asyncio.wait_for(asked(upstream), 10) == b"az"
+                exchange.cut()
+                served.ending.set()
+                assert isinstance(await whole(exchange), NoAnswer)
+                assert await asked(upstream) == b"az"
+                served.ending.clear()
+            assert await asyncio.gather(*(asked(upstream) for _ in range(6))) == [b"az"] * 6
+            still = served.open
+            await upstream.aclose()
+        return still
+
+    assert asyncio.run(main()) == 1
