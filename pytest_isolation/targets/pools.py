@@ -19,6 +19,7 @@ from pytest_isolation.backend import Borrowing
 from pytest_isolation.errors import MisuseError
 from pytest_isolation.targets.connection_looks import LookAsync, LookSync
 from pytest_isolation.targets.httpx import pool_of, watch_client
+from pytest_isolation.targets.promises import handle_of, heard
 from pytest_isolation.targets.ready_made import LIBRARIES, Own, Terms, look_of, terms_of
 from pytest_isolation.users.lendings import Lending, Lendings
 
@@ -201,35 +202,69 @@ class _Watched:
         def lend(*args: Any, **options: Any) -> Any:
             with _within():
                 handle = original(*args, **options)
-                if not inspect.iscoroutine(handle) and isinstance(self.look, LookSync):
-                    self.look(handle)
-            return self._lend_later(handle) if inspect.iscoroutine(handle) else self._lent(handle)
+            promise = heard(handle, self)
+            return promise if promise is not None else self.came(handle)
 
         return lend
 
     def takes_back(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """A method that takes back."""
+        find = handle_of(original)
 
-        def take_back(handle: Any, *args: Any, **options: Any) -> Any:
+        def take_back(*args: Any, **options: Any) -> Any:
+            handle = find(args, options)
             # Before the pool knows of it, or somebody else may already have it; a second time only if it agrees.
             again = _nothing if _WITHIN.get() else self._returned(handle)  # it takes back what it failed to lend
             with _within():
-                result = original(handle, *args, **options)
-            if inspect.iscoroutine(result):
+                result = original(*args, **options)
+            if inspect.isawaitable(result):
                 return self._finish(result, handle, again)
             again()
             return result
 
         return take_back
 
-    async def _lend_later(self, handle: Any) -> Any:
+    async def wait(self, promise: Any) -> Any:
+        """See ``promises.Lender``."""
         with _within():
-            lent = await handle
+            lent = await promise
             if isinstance(self.look, LookAsync):
                 await self.look(lent)
         return self._lent(lent)
 
+    async def enter_async(self, manager: Any) -> Any:
+        """See ``promises.Lender``."""
+        return await self.wait(manager.__aenter__())
+
+    def enter(self, manager: Any) -> Any:
+        """See ``promises.Lender``."""
+        with _within():
+            lent = manager.__enter__()
+        return self.came(lent)
+
+    async def leave_async(self, manager: Any, thing: Any, error: tuple[Any, ...]) -> Any:
+        """See ``promises.Lender``."""
+        again = self._returned(thing)
+        return await self._finish(manager.__aexit__(*error), thing, again)
+
+    def leave(self, manager: Any, thing: Any, error: tuple[Any, ...]) -> Any:
+        """See ``promises.Lender``."""
+        again = self._returned(thing)
+        with _within():
+            done = manager.__exit__(*error)
+        again()
+        return done
+
+    def came(self, thing: Any) -> Any:
+        """See ``promises.Lender``."""
+        if isinstance(self.look, LookSync):
+            with _within():
+                self.look(thing)
+        return self._lent(thing)
+
     def _lent(self, handle: Any) -> Any:
+        if handle is None:  # there was none to lend
+            return None
         thing = self._of(handle)
         self._lending.acquired(thing, self._terms.dirt(thing) if self._terms.dirt is not None else "")
         if self._terms.uses or self._terms.methods is not None:
@@ -244,7 +279,7 @@ class _Watched:
         return handle
 
     async def _finish(self, result: Any, handle: Any, then: Callable[[], None]) -> Any:
-        thing = self._of(handle)
+        thing = None if handle is None else self._of(handle)
         try:
             with _within():
                 done = await result
@@ -258,7 +293,7 @@ class _Watched:
     def _returned(self, handle: Any) -> Callable[[], None]:
         if (forgotten := self._handles.pop(id(handle), None)) is not None:
             forgotten.detach()
-        thing = self._of(handle)
+        thing = None if handle is None else self._of(handle)
         if thing is None:
             return _nothing
         if self._lending.is_lent(thing):

@@ -403,3 +403,174 @@ def test_more_responses_than_the_limit_are_found(suite):
     result.stdout.fnmatch_lines(["POOL  user-0? was given response *, one too many"])
     own = test.replace("trust_env=False", "trust_env=False, limits=httpx.Limits(max_connections=2)")
     suite(own).assert_outcomes(passed=1)
+
+
+# How a pool can hand out an object, and how users take it; the pool itself is correct.
+SHAPES = """
+    import asyncio, pytest
+    from collections.abc import Coroutine
+    from contextlib import asynccontextmanager, contextmanager
+
+    class Conn: pass
+
+    class Pool:
+        def __init__(self):
+            self.free, self.permits = [Conn() for _ in range(50)], asyncio.Semaphore(50)
+        async def take(self):
+            await self.permits.acquire()
+            return self.free.pop()
+        def release(self, conn):
+            assert conn is None or type(conn) is Conn
+            self.free.append(conn)
+            self.permits.release()
+
+    class Tasked(Pool):
+        def acquire(self): return asyncio.ensure_future(self.take())
+
+    class Awaitable:
+        def __init__(self, pool): self.pool = pool
+        def __await__(self): return self.pool.take().__await__()
+
+    class Entered:
+        def __init__(self, pool): self.pool = pool
+        async def __aenter__(self):
+            self.conn = await self.pool.take()
+            return self.conn
+        async def __aexit__(self, *error): self.pool.release(self.conn)
+
+    class Both(Entered, Awaitable): pass
+
+    class Like(Both, Coroutine):  # of aiomysql and aiopg
+        coroutine = None
+        def send(self, value):
+            self.coroutine = self.coroutine or self.pool.take()
+            return self.coroutine.send(value)
+        def throw(self, *error): return self.coroutine.throw(*error)
+        def close(self): return self.coroutine and self.coroutine.close()
+
+    def handing_out(kind):
+        class Handing(Pool):
+            def acquire(self): return kind(self)
+        return Handing
+
+    class Generated(Pool):
+        @asynccontextmanager
+        async def acquire(self):
+            conn = await self.take()
+            try:
+                yield conn
+            finally:
+                self.release(conn)
+
+    class GeneratedSync(Pool):
+        @contextmanager
+        def acquire(self):
+            conn = self.free.pop()
+            try:
+                yield conn
+            finally:
+                self.release(conn)
+
+    class Keyword(Pool):
+        acquire = Pool.take
+
+    class Own(Pool):  # what it lends is a context manager itself, and more than that
+        class Conn(Conn):
+            def execute(self): return 1
+            async def __aenter__(self): return self
+            async def __aexit__(self, *error): pass
+        def acquire(self): return self.Conn()
+        def release(self, conn): assert type(conn) is self.Conn
+
+    @pytest.mark.asyncio
+    @pytest.mark.isolation(users=6, cancel=False)
+    async def test_it(user, isolation_watch):
+        pool = isolation_watch(POOL)
+        user.observe(user.id)
+        BODY
+"""
+AWAITED, BY_NAME, ENTERED = (
+    "conn = await pool.acquire(); await asyncio.sleep(0.001); pool.release(conn)",
+    "conn = await pool.acquire(); await asyncio.sleep(0.001); pool.release(conn=conn)",
+    "async with pool.acquire() as conn: await asyncio.sleep(0.001)",
+)
+# Each: the pool, how it is used, and how something of it is forgotten.
+SHAPED = {
+    "keyword": ("Keyword", BY_NAME, "await pool.acquire()"),
+    "task": ("Tasked", AWAITED, "await pool.acquire()"),
+    "awaitable": ("handing_out(Awaitable)", AWAITED, "await pool.acquire()"),
+    "entered": ("handing_out(Entered)", ENTERED, "await pool.acquire().__aenter__()"),
+    "both, awaited": ("handing_out(Both)", AWAITED, "await pool.acquire()"),
+    "both, entered": ("handing_out(Both)", ENTERED, "await pool.acquire().__aenter__()"),
+    "coroutine-like": ("handing_out(Like)", AWAITED, "await pool.acquire()"),
+    "coroutine-like, in a task": (
+        "handing_out(Like)",
+        "conn = await asyncio.create_task(pool.acquire()); await asyncio.sleep(0.001); pool.release(conn)",
+        "await asyncio.create_task(pool.acquire())",
+    ),
+    "coroutine-like, entered": ("handing_out(Like)", ENTERED, "await pool.acquire().__aenter__()"),
+    "generated": ("Generated", ENTERED, "kept.append(m := pool.acquire()); await m.__aenter__()"),
+    "generated, sync": (
+        "GeneratedSync",
+        ENTERED.removeprefix("async "),
+        "kept.append(m := pool.acquire()); m.__enter__()",
+    ),
+    "a context manager itself": ("Own", AWAITED.replace("await pool.acquire", "pool.acquire"), "pool.acquire()"),
+}
+
+
+def shaped(pool, body):
+    return SHAPES.replace("BODY", body).replace("POOL", "pool_") + f"    kept, pool_ = [], {pool}()\n"
+
+
+def test_a_pool_may_hand_out_what_is_awaited_or_entered(several):
+    """What comes out of it is lent, and returned once."""
+    several([shaped(pool, use) for pool, use, _ in SHAPED.values()]).assert_outcomes(passed=len(SHAPED))
+
+
+def test_what_came_out_of_it_and_is_forgotten_is_found(several):
+    """Under its own name."""
+    result = several([shaped(pool, forgets) for pool, _, forgets in SHAPED.values()])
+    result.assert_outcomes(failed=len(SHAPED))
+    assert sum(line.startswith("POOL  solo-0") and " Conn " in line for line in result.outlines) >= len(SHAPED)
+
+
+def test_a_pool_may_have_none_to_lend(suite):
+    """Nothing is nobody's, and may be given to many."""
+    source = """
+    import pytest
+    class Pool:
+        def acquire(self): return None
+        def release(self, thing): pass
+    @pytest.mark.asyncio
+    @pytest.mark.isolation(users=6, cancel=False)
+    async def test_it(user, isolation_watch):
+        isolation_watch(Pool()).acquire()
+        user.observe(user.id)
+    """
+    suite(source, "-Wignore").assert_outcomes(passed=1)
+
+
+def test_a_release_without_an_object_fails_as_it_did(suite):
+    """The pool says so, in its own words."""
+    source = """
+    import pytest
+    class Pool:
+        def acquire(self): return object()
+        def release(self, thing): pass
+    @pytest.mark.asyncio
+    @pytest.mark.isolation(users=3, cancel=False)
+    async def test_it(user, isolation_watch):
+        isolation_watch(Pool()).release()
+    """
+    result = suite(source)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*missing 1 required positional argument: 'thing'*"])
+
+
+def test_who_is_cut_while_a_task_acquires_for_it_is_not_in_the_way(suite):
+    """The task is cancelled as it would be without us, and keeps nothing of the pool."""
+    source = SHAPES.replace("cancel=False", "cancel=True").replace("50", "1").replace("POOL", "pool_")
+    body = "conn = await pool.acquire()\n        try: await asyncio.sleep(0.001)\n        finally: pool.release(conn)"
+    source = source.replace("BODY", body) + "    pool_ = Tasked()\n"
+    suite(source).assert_outcomes(passed=1)
