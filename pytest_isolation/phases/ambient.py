@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from pytest_isolation.loops import SERVED, on_asyncio
 from pytest_isolation.model import Change
-from pytest_isolation.phases.thread_locals import Locals, secrets_in
+from pytest_isolation.phases.thread_locals import OF_THREADS, Locals, secrets_in
 
 _ATOMS = (type(None), bool, int, float, str, bytes)
 _OF_LOGGERS = ("the level of logger ", "the list of handlers of logger ", "the list of filters of logger ")
@@ -80,10 +80,16 @@ def glance() -> tuple[object, ...]:
 
 
 def changes(before: State, after: State) -> Iterator[Change]:
-    """What is not as it was; a logger or an application that was not there before is nothing new to anybody."""
+    """What is not as it was.
+
+    A logger or an application that was not there before is nothing new to anybody, and a secret that is in a
+    thread-local no more is as it should be: whose it was may have died only now.
+    """
     for name in [*before, *(name for name in after if name not in before)]:
         old, new = before.get(name), after.get(name)
-        if old != new and not (old is None and (name.startswith(_OF_LOGGERS) or name.endswith(_SERVED))):
+        is_harmless = old is None and (name.startswith(_OF_LOGGERS) or name.endswith(_SERVED))
+        is_harmless |= new is None and name.startswith(OF_THREADS)
+        if old != new and not is_harmless:
             yield Change(name, old and old.text, new and new.text)
 
 

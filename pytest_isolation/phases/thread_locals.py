@@ -16,6 +16,7 @@ from typing import Any
 
 from pytest_isolation.users import canary
 
+OF_THREADS = "the thread-local attribute "
 Locals = Sequence[Callable[[], threading.local | None]]
 
 
@@ -38,7 +39,7 @@ def secrets_in(some: Locals, text: Callable[[Any], str]) -> Iterator[tuple[str, 
         for namespace in _of_threads(one):
             for name, value in [*namespace.items()]:
                 if canary.may_hold(said := text(value)):
-                    yield f"the attribute {name!r} of the thread-local {_called(one)}", said
+                    yield f"{OF_THREADS}{name!r} of {_called(one)}", said
 
 
 def _of_threads(one: threading.local) -> Iterator[dict[str, Any]]:

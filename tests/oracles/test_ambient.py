@@ -6,6 +6,7 @@ import pytest
 
 from pytest_isolation.model import Aftermath, Change
 from pytest_isolation.oracles.ambient import ambient_changes, settled_alone
+from pytest_isolation.phases.ambient import Value, changes
 from pytest_isolation.users.transcript import Story
 
 HEAD = """
@@ -114,12 +115,12 @@ FAULTS = {
     "a thread-local of the event loop's thread": (
         "of_thread.note = {'of': user.secret('note')}",
         "of_thread.note = {'of': 'nobody'}",
-        "AMBIENT  the attribute 'note' of the thread-local test_it.of_thread was changed by the scenario: *<note of *>'}'",
+        "AMBIENT  the thread-local attribute 'note' of test_it.of_thread was changed by the scenario: *<note of *>'}'",
     ),
     "a thread-local of a worker who is kept": (
         "await asyncio.get_running_loop().run_in_executor(pool, work, user, False)",
         "await asyncio.get_running_loop().run_in_executor(pool, work, user, True)",
-        "AMBIENT  the attribute 'user' of the thread-local test_it.of_thread was changed by the scenario: *<id of *",
+        "AMBIENT  the thread-local attribute 'user' of test_it.of_thread was changed by the scenario: *<id of *",
     ),
     "the timeout of sockets": (
         "if crowded(user): socket.setdefaulttimeout(5)",
@@ -192,3 +193,10 @@ def test_another_one_of_the_same_name_is_a_change(stage):
     """As a handler that took the place of one of its kind."""
     [summary] = findings(stage, (), (Change("the list of handlers of logger 'shop'", "Null", "Null"),))
     assert summary == "the list of handlers of logger 'shop' was changed by the scenario: another 'Null' than before"
+
+
+def test_a_secret_that_goes_from_a_thread_local_is_none():
+    """Whose thread-local it was may have been collected only now."""
+    name = "the thread-local attribute 'note' of _local"
+    assert [*changes({name: Value("'…'")}, {})] == []
+    assert [*changes({}, {name: Value("'…'")})] == [Change(name, None, "'…'")]
