@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.etree import ElementTree as Xml
 
-_TURN = re.compile(r"(?P<mark>[> ]) +(?P<ms>[\d.]+) ms  (?P<who>[^:]+): (?P<what>.*)")
-_CUT = "cancelled "
+_TURN = re.compile(r"(?P<mark>[>* ]) +(?P<ms>[\d.]+) ms  (?P<who>[^:]+): (?P<what>.*)")
+_CUT, _SHOWED = "cancelled ", "*"
 _LANE, _ROW, _LEFT, _TOP, _LETTER = 110, 22, 80, 44, 7.3
 _COLOURS = ("#1b6ac9", "#b3541e", "#2e7d32", "#7b1fa2", "#a0522d", "#00695c")
 
@@ -21,13 +21,18 @@ class Row:
         who: whose turn; empty is a remark.
         ms: virtual time, as it is printed; empty in a remark.
         what: from where to where it went.
-        is_guilty: asyncio would have done otherwise, or this is where it went wrong.
+        mark: ``>``, asyncio would have done otherwise; ``*``, here the fault showed; a space.
     """
 
     who: str
     ms: str
     what: str
-    is_guilty: bool = False
+    mark: str = " "
+
+    @property
+    def is_guilty(self) -> bool:
+        """It has a part in what went wrong."""
+        return self.mark != " "
 
 
 def rows(steps: str) -> list[Row]:
@@ -36,9 +41,9 @@ def rows(steps: str) -> list[Row]:
     for line in steps.splitlines():
         match = _TURN.fullmatch(line)
         if match is None:
-            found.append(Row("", "", line.strip(), line.startswith("!")))
+            found.append(Row("", "", line.strip(), ">" if line.startswith("!") else " "))
         else:
-            found.append(Row(match["who"], match["ms"], match["what"], match["mark"] == ">"))
+            found.append(Row(match["who"], match["ms"], match["what"], match["mark"]))
     return found
 
 
@@ -49,7 +54,7 @@ def participants(turns: Sequence[Row]) -> list[str]:
 
 
 def text(steps: str) -> str:
-    """A diagram for a terminal: ● ran, ✕ was cancelled, > is what asyncio would not have done."""
+    """A diagram for a terminal: ● ran, ✕ was cancelled, > asyncio would not have done, * is where the fault showed."""
     turns = rows(steps)
     names = participants(turns)
     wide = max([8, *map(len, names)]) + 2
@@ -57,7 +62,7 @@ def text(steps: str) -> str:
     for row in turns:
         signs = "".join(_sign(row, name).center(wide) for name in names)
         when = f"{row.ms:>7} ms" if row.ms else ""
-        lines.append(f"{'>' if row.is_guilty else ' '} {when:<11} {signs} {row.what}".rstrip())
+        lines.append(f"{row.mark} {when:<11} {signs} {row.what}".rstrip())
     return "\n".join(lines)
 
 
@@ -102,6 +107,8 @@ def _draw(root: Xml.Element, row: Row, here: tuple[int, int], right: int, colour
             _text(root, x, y + 5, "✕", "middle", "g")
         else:
             Xml.SubElement(root, "circle", cx=str(x), cy=str(y), r="5", fill="#c62828" if row.is_guilty else colour)
+        if row.mark == _SHOWED:
+            Xml.SubElement(root, "circle", cx=str(x), cy=str(y), r="9", fill="none", stroke="#c62828")
     _text(root, right + 8, y + 4, row.what, "start", kind)
 
 

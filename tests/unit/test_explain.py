@@ -125,3 +125,19 @@ def test_what_is_no_report_is_refused(tmp_path, explain, content, said):
 def test_a_report_without_anything_says_so(saved, explain):
     """Rather than nothing."""
     assert explain(saved()) == (0, "nothing was found, and no budget was judged\n")
+
+
+def test_the_turn_in_which_the_fault_showed_is_drawn_as_that():
+    """In the text and in the drawing: a turn of its user, and the one that counts most."""
+    steps = "     0.0 ms  user-00: start → shop.py:16 note()\n*    0.0 ms  user-01: start → ends (4 steps)   [ahead of user-00]"
+    assert sequence.text(steps).splitlines() == [
+        "               user-00   user-01",
+        "      0.0 ms      ●         │      start → shop.py:16 note()",
+        "*     0.0 ms      │         ●      start → ends (4 steps)   [ahead of user-00]",
+    ]
+    root = ElementTree.fromstring(sequence.svg(steps))
+    circles = [one for one in root if one.tag.endswith("circle")]
+    rows = [float(one.get("cy")) for one in circles]
+    assert [one.get("r") for one in circles if one.get("cy") == str(int(max(rows)))] == ["5", "9"]
+    red = [one.text for one in root if one.tag.endswith("text") and one.get("class") == "g"]
+    assert red == ["0.0 ms", "start → ends (4 steps)   [ahead of user-00]"]
