@@ -13,11 +13,12 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import anyio
 
 from pytest_isolation.phases.waiting import Holding
+from pytest_isolation.users.whereabouts import is_installed, is_library
 
 _PLUMBING = tuple(
     f"{folder}{os.sep}"
@@ -48,6 +49,18 @@ class Place:
         return f"{Path(self.file).name}:{self.line} {self.name}()  {code}"
 
 
+class Standing(NamedTuple):
+    """Where a task stands.
+
+    Attributes:
+        said: the line, and where that is a library's, the user's own that it was called from.
+        is_library: it is in a library, and nobody of the user's own waits for it there.
+    """
+
+    said: str
+    is_library: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Turn:
     """A task ran for one or several steps.
@@ -60,6 +73,7 @@ class Turn:
         deviation: how this differs from what asyncio would have done; empty if it does not.
         steps: how many.
         guilty: in this one the fault showed.
+        is_library: nothing but lines of libraries was seen of it.
     """
 
     who: str
@@ -69,6 +83,7 @@ class Turn:
     deviation: str = ""
     steps: int = 1
     guilty: bool = False
+    is_library: bool = False
 
 
 @dataclass(slots=True)
@@ -85,7 +100,7 @@ class Trace:
     seen: Callable[[], int] = lambda: 0
     holding: Holding = field(default_factory=Holding)
     _showed: list[int] = field(default_factory=list)
-    _under_way: tuple[asyncio.Task[Any], float, str] | None = None
+    _under_way: tuple[asyncio.Task[Any], float, Standing] | None = None
     _deviation: str = ""
     _numbers: dict[asyncio.Task[Any], int] = field(default_factory=dict)
 
@@ -114,15 +129,16 @@ class Trace:
     def cancelled(self, task: asyncio.Task[Any], now: float) -> None:
         """A user is cancelled."""
         self.end()
-        self.turns.append(Turn(self.name(task), now, "cancelled", f"while it waits in {_where(task)}", CUT))
+        self.turns.append(Turn(self.name(task), now, "cancelled", f"while it waits in {standing(task)}", CUT))
 
     def end(self) -> None:
         """The step that was under way has ended."""
         if self._under_way is not None:
             task, now, start = self._under_way
             self._under_way = None
-            stop = _ending(task) if task.done() else _where(task)
-            self.turns.append(Turn(self.name(task), now, start, stop, self._deviation))
+            stop = Standing(_ending(task), start.is_library) if task.done() else _where(task)
+            is_library = start.is_library and stop.is_library
+            self.turns.append(Turn(self.name(task), now, start.said, stop.said, self._deviation, is_library=is_library))
             self._deviation = ""
             self._showed += [len(self.turns) - 1] * (self.seen() - len(self._showed))
 
@@ -149,13 +165,18 @@ class Trace:
 def render(turns: Iterable[Turn], waiting: Iterable[str] = ()) -> str:
     """A line for each turn, and where it stopped.
 
-    ``>`` marks what asyncio would have done otherwise, ``*`` where the fault showed.
+    ``>`` marks what asyncio would have done otherwise, ``*`` where the fault showed. Tasks that a library has started,
+    and that have no part in it, are only counted.
 
     Args:
         turns: of one run.
         waiting: where those stand who never go on.
     """
-    collapsed = [_collapse([*some]) for _, some in groupby(turns, key=_Runs())]
+    turns = [*turns]
+    theirs = {turn.who for turn in turns if not turn.is_library or turn.deviation or turn.guilty}
+    folded = Counter(turn.who for turn in turns if turn.who not in theirs)
+    told = (turn for turn in turns if turn.who in theirs)
+    collapsed = [_collapse([*some]) for _, some in groupby(told, key=_Runs())]
     begin_s = collapsed[0].now_s if collapsed else 0.0
     shown = [_line(turn, begin_s) for turn in collapsed]
     if len(shown) > _MOST_LINES:
@@ -167,12 +188,15 @@ def render(turns: Iterable[Turn], waiting: Iterable[str] = ()) -> str:
             *shown[first : first + _MOST_LINES],
             *([f"  … {after} more"] if after else []),
         ]
+    if folded:
+        steps, tasks = _some(folded.total(), "step"), _some(len(folded), "task")
+        shown.append(f"  … not shown: {steps} of {tasks} of libraries")
     return "\n".join([*shown, *(f"! {text}" for text in waiting)])
 
 
 def standing(task: asyncio.Task[Any]) -> str:
     """Where a task stands."""
-    return _where(task)
+    return _where(task).said
 
 
 class _Runs:
@@ -201,6 +225,10 @@ def _line(turn: Turn, begin_s: float) -> str:
     return f"{mark} {(turn.now_s - begin_s) * 1e3:6.1f} ms  {turn.who}: {start}{turn.stop}{steps}{why}"
 
 
+def _some(count: int, what: str) -> str:
+    return f"{count:,} {what}" + ("" if count == 1 else "s")
+
+
 def _ending(task: asyncio.Task[Any]) -> str:
     if task.cancelled():
         return "ends cancelled"
@@ -209,16 +237,31 @@ def _ending(task: asyncio.Task[Any]) -> str:
     return "ends" if error is None else f"ends with {type(error).__name__}"
 
 
-def _where(task: asyncio.Task[Any]) -> str:
+def _where(task: asyncio.Task[Any]) -> Standing:
     """The innermost line that is neither of asyncio, anyio or trio nor this plugin's."""
     awaited: Any = task.get_coro()
     found: Place | None = None
+    theirs: Place | None = None
     while awaited is not None:
         frame = _first(awaited, "cr_frame", "gi_frame", "ag_frame")
         if isinstance(frame, FrameType) and not frame.f_code.co_filename.startswith(_PLUMBING):
             found = Place(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
+            theirs = theirs if is_library(found.file) else found
         awaited = _first(awaited, "cr_await", "gi_yieldfrom", "ag_await")
-    return "start" if found is None else str(found)
+    return _told(found, theirs)
+
+
+def _told(inner: Place | None, theirs: Place | None) -> Standing:
+    """``aiosqlite/core.py:160 ← service.py:81 mine()  rows = …``; what the standard library does says nothing."""
+    if inner is None or theirs is None:
+        return Standing("start" if inner is None else str(inner), inner is not None)
+    through = f"{_in_library(inner)} ← " if is_installed(inner.file) else ""
+    return Standing(f"{through}{theirs}", False)
+
+
+def _in_library(place: Place) -> str:
+    path = Path(place.file)
+    return f"{path.parent.name}/{path.name}:{place.line}"
 
 
 def _first(of: object, *names: str) -> Any:

@@ -15,6 +15,7 @@ _LIBRARIES = tuple(f"{sysconfig.get_path(name)}{os.sep}" for name in ("stdlib", 
 _NOT_THEIRS = (_OURS, *_LIBRARIES, "<")
 
 Place = tuple[str, int, str]  # a file, a line, a function
+_INSTALLED = tuple(f"{sysconfig.get_path(name)}{os.sep}" for name in ("purelib", "platlib"))
 
 
 def caller() -> Place | None:
@@ -40,6 +41,11 @@ def line(file: str, number: int) -> str:
 def is_library(file: str) -> bool:
     """The file belongs to an installed library, or to Python itself."""
     return file.startswith(_LIBRARIES)
+
+
+def is_installed(file: str) -> bool:
+    """The file belongs to an installed library, and not to Python itself."""
+    return file.startswith(_INSTALLED)
 
 
 def _frames(frame: FrameType | None) -> Iterator[FrameType]:
