@@ -47,6 +47,8 @@ class Search:
         cancel: a user may be cancelled.
         random_runs: so many at the most.
         refine: make what is found as short as can be, and play it again.
+        longer: what a reader can write to give the search more time.
+        inline: what a reader can write so that threads are steps of the loop.
     """
 
     craft: Stagecraft
@@ -56,6 +58,8 @@ class Search:
     cancel: bool = True
     random_runs: int = 2000
     refine: bool = True
+    longer: str = "explore(…, seconds=…)"
+    inline: str = "explore(…, inline_threads=True)"
 
 
 @dataclass(slots=True)
@@ -401,7 +405,10 @@ class Explorer:
         token = str(self._token(find, conductor.options))
         how = f"{_some(weight(find.values)[0], 'deviation')} from the order {find.order}"
         if again < _REPLAYS:
-            self.done.notes.append(f"the finding showed in {again} of {_REPLAYS} replays")
+            showed = f"showed in {again} of {_REPLAYS} replays"
+            is_certain = find.findings[0].kind in _CERTAIN
+            proven = f"the finding is proven; only its order cannot be relied on to come again: it {showed}"
+            self.done.notes.append(proven if is_certain else f"the finding {showed}")
         self._judge.keep(
             replace(finding, replay=token, steps=steps, phase=f"{finding.phase}, {how}") for finding in find.findings
         )
@@ -418,7 +425,7 @@ class Explorer:
         if systematic.level < self._search.deviations:
             self.done.notes.append(
                 f"the time was over ({self._search.seconds:g} s) after {_some(self._tried, 'run')}, before all with "
-                f"≤ {_some(self._search.deviations, 'deviation')} were played: give it more with explore(…, seconds=…)"
+                f"≤ {_some(self._search.deviations, 'deviation')} were played: give it more with {self._search.longer}"
             )
         if self._unfair:
             self.done.notes.append(
@@ -429,10 +436,10 @@ class Explorer:
 
     def _note_outside(self) -> None:
         if self._external:
+            inline = "" if self._search.craft.inline_threads else f"; for threads: {self._search.inline}"
             self.done.notes.append(
                 f"not fully replayable: {self._external} events came from threads or sockets, whose order is not the "
-                "loop's"
-                + ("" if self._search.craft.inline_threads else "; for threads: explore(…, inline_threads=True)")
+                f"loop's{inline}"
             )
 
     def _token(self, find: _Find, options: Sequence[int]) -> Token:

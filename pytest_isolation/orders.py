@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pytest_isolation.users.cast import User
 
 # Three find what two cannot, and more find hardly anything else (what is exhausted grows with every one of them).
-_USERS, _SECONDS = 3, 5.0
+_USERS, _SECONDS, _MORE = 3, 5.0, 10
 
 
 def refuse_unexplorable(given: Mapping[str, Any], backend: Backend | None) -> None:
@@ -112,12 +112,15 @@ def explore_orders(
 
     assert play.plan.explore is not None
     assert play.plan.users is not None
+    seconds = settings.max_seconds or _SECONDS
     search = Search(
         Stagecraft(open_all, scenario),
         users=min(_USERS, play.plan.users),
         deviations=play.plan.explore,
-        seconds=settings.max_seconds or _SECONDS,
+        seconds=seconds,
         cancel=play.plan.cancel is not False,
+        longer=f"--isolation-max-seconds={_MORE * seconds:g}",
+        inline="isolation.explore(…, inline_threads=True), from a sync test, has an order for them too",
     )
     try:
         apart.explore(search)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from math import isfinite
 from typing import TYPE_CHECKING
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 # A share of the sampled time that is the machine's: below it, nothing would read differently.
 _WORTH_A_LINE = 0.02
 _WORTH_A_WORD = 0.02
+_ENTRY, _MOST_WAYS = re.compile(r"\[.*?\]"), 5
 _SHOWN = {Kind.LEAK: 3, Kind.DIFFERENT: 3, Kind.AMBIENT: 3}
 _WORDS = {Outcome.PASS: "within", Outcome.FAIL: "over", Outcome.UNDECIDED: "undecided"}
 _CERTAINTY = {
@@ -68,11 +70,34 @@ def printable(text: str) -> str:
 def _findings(result: Result) -> Iterator[str]:
     for kind in Kind:
         found = [finding for finding in result.findings if finding.kind is kind]
-        shown = _SHOWN.get(kind, 1)
-        yield from (finding_text(finding, result.command) for finding in found[:shown])
-        if len(found) > shown:
-            users = sorted({finding.user for finding in found[shown:]})
-            yield f"… and {len(found) - shown} more of this kind: {_some(users)}"
+        shown = _shown(found, _SHOWN.get(kind, 1))
+        yield from (finding_text(found[place], result.command) for place in shown)
+        named = {_way(found[place]) for place in shown}
+        rest: dict[str, list[Finding]] = {}
+        for place, finding in enumerate(found):
+            if place not in shown:
+                way = _way(finding)
+                rest.setdefault("" if way in named else way, []).append(finding)
+        for way, more in rest.items():
+            users = sorted({finding.user for finding in more})
+            kept = f"\n  kept by   {more[0].kept_by}" if way else ""
+            yield f"… and {len(more)} more of this kind: {_some(users)}{kept}"
+
+
+def _shown(found: Sequence[Finding], most: int) -> list[int]:
+    """The places of those that are told in full: the first ones, and one for each of the next things that keep some."""
+    shown = list(range(min(most, len(found))))
+    ways = {_way(found[place]) for place in shown}
+    for place, finding in enumerate(found):
+        if (way := _way(finding)) not in ways and len(ways) < _MOST_WAYS:
+            ways.add(way)
+            shown.append(place)
+    return shown
+
+
+def _way(finding: Finding) -> str:
+    """What keeps it, whichever entry it is there."""
+    return _ENTRY.sub("[]", finding.kept_by)
 
 
 def _some(names: Sequence[str], most: int = 8) -> str:
@@ -326,13 +351,15 @@ def summary_line(results: Sequence[Result]) -> str:
     if scenarios:
         runs = sum(phase.runs for result in scenarios for phase in result.phases)
         found = sum(len(result.findings) for result in scenarios)
-        parts.append(f"{quantity(len(scenarios), 'scenario')} played {runs:,} times: {quantity(found, 'finding')}")
+        parts.append(
+            f"{quantity(len(scenarios), 'scenario')} played {quantity(runs, 'time')}: {quantity(found, 'finding')}"
+        )
     return "; ".join(parts)
 
 
 def quantity(number: int, noun: str) -> str:
     """A number and its noun, in the plural where it is due."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def remarks(results: Iterable[Result]) -> list[str]:

@@ -220,3 +220,23 @@ def test_a_token_of_an_order_needs_a_marker_that_explores(suite):
     result = suite(shop().replace("explore=1, ", ""), "--isolation-replay=explore:3:42:fifo:2=1:00000000")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*is of an exploration, and the marker has no explore=*"])
+
+
+def test_what_a_user_of_the_marker_can_do_is_said(suite):
+    """It has no `seconds` and no `inline_threads`; the option that is named gives it the time."""
+    source = (
+        shop(cancel="False").replace("await shop.notes(user)", "await threaded(user)")
+        + "    async def threaded(user): return await asyncio.to_thread(str, user.id)\n"
+    )
+    result = suite(source, "--isolation-max-seconds=0.001")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines_random(
+        [
+            "*the time was over (0.001 s) after * before all * give it more with --isolation-max-seconds=0.01",
+            "*whose order is not the loop's; for threads: isolation.explore(…, inline_threads=True), from a sync test, *",
+        ]
+    )
+    result = suite(source, "--isolation-max-seconds=60")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["*: all schedules with ≤ 1 deviation, *"])
+    result.stdout.no_fnmatch_line("*the time was over*")
