@@ -13,7 +13,7 @@ from pytest_isolation.errors import MisuseError
 from pytest_isolation.model import Finding, Result
 from pytest_isolation.reports import sequence
 from pytest_isolation.reports.json import VERSION, decode
-from pytest_isolation.reports.terminal import finding_text, printable, verdict_text
+from pytest_isolation.reports.terminal import counted, finding_text, printable, verdict_text
 
 _EPILOG = "Ends with 0, or with 2 if the report cannot be read or has no such finding."
 
@@ -102,7 +102,7 @@ def _finding(number: int, result: Result, finding: Finding) -> str:
 
 
 def _rest(result: Result) -> Iterator[str]:
-    said = [*map(verdict_text, result.verdicts), *(f"note: {note}" for note in result.notes)]
+    said = [*map(verdict_text, result.verdicts), *(f"note: {note}" for note in counted(result.notes))]
     if said:
         yield "\n".join([result.nodeid, *said])
 

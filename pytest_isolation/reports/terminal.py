@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from math import isfinite
 from typing import TYPE_CHECKING
@@ -375,8 +376,13 @@ def remarks(results: Iterable[Result]) -> list[str]:
         lines += [f"{result.nodeid}: {memory_text(m)}" for m in result.memory if m.outcome is Outcome.UNDECIDED]
         if result.interrupted:
             lines.append(f"{result.nodeid}: interrupted; what was measured until then counts")
-        lines += [f"{result.nodeid}: {note}" for note in result.notes]
+        lines += [f"{result.nodeid}: {note}" for note in counted(result.notes)]
     return lines
+
+
+def counted(notes: Iterable[str]) -> list[str]:
+    """Each note once, with how often it was noted: several checks of one test note the same."""
+    return [note if times == 1 else f"{note} ({times:,} times)" for note, times in Counter(notes).items()]
 
 
 def show(

@@ -74,3 +74,21 @@ def test_after_so_many_stores_the_others_are_named_only():
     assert text.count("RETAINED") == 5
     assert "… and 2 more of this kind: user-05, user-12\n  kept by   shop.box_5 → list[5]" in text
     assert "… and 5 more of this kind: user-07, user-08, user-09, user-10, user-11" in text.splitlines()
+
+
+def test_what_several_checks_note_alike_is_said_once(suite):
+    """With how often; a cancel sweep of each of them is covered."""
+    source = """
+    import asyncio, pytest
+    async def ask(user):
+        await asyncio.sleep(0)
+        user.observe(user.id)
+    @pytest.mark.asyncio
+    async def test_it(isolation):
+        for _ in range(3):
+            await isolation.check(ask, users=2)
+    """
+    result = suite(source)
+    result.assert_outcomes(passed=1)
+    said = [line for line in result.outlines if "cancel sweep" in line]
+    assert said == ["test_it.py::test_it: cancel sweep: 1 of 1 points (3 times)"]
