@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import fnmatch
+import functools
 import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sybil import Example, Sybil
-from sybil.parsers.markdown import CodeBlockParser
+if TYPE_CHECKING:
+    import pytest
+    from sybil import Example
 
 pytest_plugins = ["pytester"]
 
@@ -78,9 +80,21 @@ def _teardown(namespace: dict[str, Any]) -> None:
     namespace["temporary"].cleanup()
 
 
-pytest_collect_file = Sybil(
-    parsers=[CodeBlockParser("python", _write), CodeBlockParser("console", _run)],
-    patterns=["README.md", "docs/**/*.md"],
-    setup=_setup,
-    teardown=_teardown,
-).pytest()
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    return _documents()(file_path, parent) if file_path.suffix == ".md" else None
+
+
+@functools.cache
+def _documents() -> Callable[[Path, pytest.Collector], pytest.Collector | None]:
+    """Imports Sybil only where there is a document: this file is loaded too by who runs the conformance suite of a
+    checkout that is installed (`pip install -e`), and need not have what our own tests need.
+    """
+    from sybil import Sybil
+    from sybil.parsers.markdown import CodeBlockParser
+
+    return Sybil(
+        parsers=[CodeBlockParser("python", _write), CodeBlockParser("console", _run)],
+        patterns=["README.md", "docs/**/*.md"],
+        setup=_setup,
+        teardown=_teardown,
+    ).pytest()
