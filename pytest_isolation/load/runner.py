@@ -19,7 +19,7 @@ from pytest_isolation.load.outcome import Outcome, conclude
 from pytest_isolation.load.plan import TALK, Operation, Phase, Plan
 from pytest_isolation.load.progress import Progress
 from pytest_isolation.load.tally import CancelledByTarget, Leaks, PhaseTally, TimedOut
-from pytest_isolation.load.target import Seat, Target
+from pytest_isolation.load.target import NO_ROUTE, ROUTES, Seat, Target
 from pytest_isolation.users.cast import Cast, hand_over
 
 _STAY = 20  # a user says so much and leaves; what it said would otherwise make every answer longer than the last
@@ -152,10 +152,14 @@ class Runner:
             await self._attend(place, alone, operation, place.free_at, place.free_at)
         visitor, place.visitor = place.visitor, None
         failed = "; ".join(f"{kind}: {fault.example}" for kind, fault in alone.faults.items())
+        if any(f"status {status}" in alone.faults for status in NO_ROUTE):
+            failed += f". {ROUTES}"
         if alone.errors == alone.attempts:
             raise NothingMeasured(f"a user who was alone tried {alone.attempts} times and got no answer: {failed}")
         if failed:
-            self._notes.append(f"{alone.errors} of {alone.attempts} attempts of a user who was alone failed: {failed}")
+            said = f"{alone.errors} of {alone.attempts} attempts of a user who was alone failed: {failed}"
+            self._notes.append(said)
+            self._progress.say(said)  # so that nobody has to wait for the end of a load that is for nothing
         self._echo = visitor is not None and 0 < len(visitor.said) == visitor.echoes
         if not self._echo:
             self._notes.append(

@@ -8,6 +8,13 @@ from typing import Protocol
 
 from pytest_isolation.users.cast import User
 
+NO_ROUTE = (404, 405)
+ROUTES = (
+    "An application is asked POST /chat, GET /messages and WS /ws, as `isolation serve` answers them; one with other "
+    "routes gets these beside them (docs/howto/load-test.md, An application with other routes)"
+)
+"""What is expected, for whoever was answered that there is no such route."""
+
 
 class WrongAnswer(Exception):
     """An answer came, and it is not the right one."""
@@ -17,12 +24,13 @@ class Refused(Exception):
     """An answer came, and it is a refusal.
 
     Args:
+        asked: which route.
         status: the HTTP status.
         said: the rest of the answer, cut.
     """
 
-    def __init__(self, status: int, said: str) -> None:
-        super().__init__(f"status {status}: {said}")
+    def __init__(self, asked: str, status: int, said: str) -> None:
+        super().__init__(f"{asked}: {status} {said}")
         self.status = status
 
 

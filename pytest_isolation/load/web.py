@@ -227,7 +227,8 @@ class WebSeat:
 
     def _right(self, response: httpx.Response, name: str) -> object:
         if response.status_code != 200:
-            raise Refused(response.status_code, response.text[:_SHOWN])
+            asked = f"{response.request.method} {response.request.url.path}"
+            raise Refused(asked, response.status_code, response.text[:_SHOWN])
         try:
             return response.json()[name]
         except (ValueError, LookupError, TypeError):
@@ -240,7 +241,7 @@ def _network() -> Iterator[None]:
     try:
         yield
     except InvalidStatus as error:
-        raise Refused(error.response.status_code, "the WebSocket was refused") from error
+        raise Refused("WS /ws", error.response.status_code, "the WebSocket was refused") from error
     except (httpx.TransportError, WebSocketException, OSError) as error:
         raise ConnectionLost(f"{type(error).__name__}: {error}") from error
 

@@ -17,6 +17,7 @@ from pytest_isolation.latency.paired import Pairs
 from pytest_isolation.latency.sampler import Limits, in_own_task
 from pytest_isolation.latency.spans import Ledger, Recorder
 from pytest_isolation.latency.tracing import Unrepeatable, explain_async
+from pytest_isolation.load.target import NO_ROUTE, ROUTES, Refused
 from pytest_isolation.model import Comparison, Result
 from pytest_isolation.profile.stages import Area, Site
 
@@ -103,6 +104,8 @@ class Runner:
             whole = True
         except Exception as error:  # a fault of the backend, whatever it is
             said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            if isinstance(error, Refused) and error.status in NO_ROUTE:
+                said += f". {ROUTES}"
             notes.append(f"failed after {max(map(len, ledger.samples.values()), default=0)} calls: {said}")
             self.complaints.append(f"{area.name} failed: {said}")
             whole = True
