@@ -132,3 +132,18 @@ def test_an_old_pytest_that_skips_async_tests_is_no_excuse(suite, pytester):
     result = suite("import pytest\n@pytest.mark.latency(p95_ms=500)\nasync def test(): pass")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*pytest-isolation: the body never ran*"])
+
+
+@pytest.mark.parametrize("mark", ["isolation(users=2)", "latency(p95_ms=500)"])
+def test_an_async_test_that_nobody_marked_is_told_which_mark_it_needs(suite, mark):
+    """Beside pytest's own text, which names five plugins; a test of somebody else's is left alone."""
+    source = f"""
+    import pytest
+    @pytest.mark.{mark}
+    async def test_it(user): user.observe(user.id)
+    async def test_another(): pass
+    """
+    result = suite(source)
+    result.assert_outcomes(failed=2)
+    said = [line for line in result.outlines if "mark it with @pytest.mark.anyio or @pytest.mark.asyncio" in line]
+    assert len(said) == 1
