@@ -175,8 +175,9 @@ def render(turns: Iterable[Turn], waiting: Iterable[str] = ()) -> str:
     turns = [*turns]
     theirs = {turn.who for turn in turns if not turn.is_library or turn.deviation or turn.guilty}
     folded = Counter(turn.who for turn in turns if turn.who not in theirs)
-    told = (turn for turn in turns if turn.who in theirs)
-    collapsed = [_collapse([*some]) for _, some in groupby(told, key=_Runs())]
+    # What comes after a task that is not shown stays a row of its own: there the user went on somewhere else.
+    every = (_collapse([*some]) for _, some in groupby(turns, key=_Runs()))
+    collapsed = [turn for turn in every if turn.who in theirs]
     begin_s = collapsed[0].now_s if collapsed else 0.0
     shown = [_line(turn, begin_s) for turn in collapsed]
     if len(shown) > _MOST_LINES:

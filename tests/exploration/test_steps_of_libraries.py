@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from pytest_isolation.phases.interleaving import Trace, Turn, render, standing
 
 USER = Turn("user-00", 0.0, "shop.py:1 mine()", "shop.py:2 mine()")
+NEXT = Turn("user-00", 0.0, "shop.py:2 mine()", "ends")
 CLOSE = Turn("close#1", 0.0, "session.py:9 close()", "ends", is_library=True)
 
 
@@ -55,9 +56,10 @@ async def test_whose_task_it_is(engine):
 
 
 def test_tasks_of_libraries_are_only_counted():
-    """What the user did before and after them is one row."""
-    assert render([USER, CLOSE, USER]).splitlines() == [
+    """What the user did before and after them are two rows: it went on somewhere else."""
+    assert render([USER, USER, CLOSE, NEXT]).splitlines() == [
         "     0.0 ms  user-00: shop.py:1 mine() → shop.py:2 mine() (2 steps)",
+        "     0.0 ms  user-00: shop.py:2 mine() → ends",
         "  … not shown: 1 step of 1 task of libraries",
     ]
 
