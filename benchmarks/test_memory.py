@@ -8,8 +8,8 @@ from itertools import count, cycle
 import pytest
 
 from pytest_isolation.growing import Growing
-from pytest_isolation.model import Held, MemoryBudget
 from pytest_isolation.phases.rounds import RoundPlan
+from pytest_isolation.verdicts import Held, MemoryBudget
 from reference_impl import ReferenceBackend
 from reference_impl.context import RequestContext
 from reference_impl.settings import Settings

@@ -10,7 +10,7 @@ from side_by_side import interleaved
 from pytest_isolation.latency.noise import MachineClock
 from pytest_isolation.latency.sampler import Limits, sample_async, sample_sync
 from pytest_isolation.latency.spans import Ledger
-from pytest_isolation.model import Budget
+from pytest_isolation.verdicts import Budget
 
 # A budget so far out that no number of samples decides it, so that every one of them is taken.
 UNDECIDABLE = Limits(seconds=60, samples=4000, warm_up=5)

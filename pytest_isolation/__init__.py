@@ -15,20 +15,11 @@ if TYPE_CHECKING:
     from pytest_isolation.fresh import Fresh
     from pytest_isolation.from_code import Isolation
     from pytest_isolation.measuring import Latency
-    from pytest_isolation.model import (
-        Confidence,
-        Evidence,
-        Finding,
-        Kind,
-        MemoryVerdict,
-        Observation,
-        Report,
-        Run,
-        Verdict,
-    )
+    from pytest_isolation.model import Confidence, Evidence, Finding, Kind, Observation, Report, Run
     from pytest_isolation.targets.intermediary import Proxy
     from pytest_isolation.users.cast import User
     from pytest_isolation.users.transcript import Story
+    from pytest_isolation.verdicts import MemoryVerdict, Verdict
     from pytest_isolation.weighing import Memory
 
 __version__ = "0.1.0"

@@ -25,7 +25,7 @@ from pytest_isolation.latency.sampler import Limits, sample_async, sample_sync
 from pytest_isolation.latency.spans import Ledger
 from pytest_isolation.loops import lost_errors_ignored
 from pytest_isolation.markers import Plan
-from pytest_isolation.model import Comparison, Finding, Holding, PhaseCount, Result, Run
+from pytest_isolation.model import Finding, Holding, PhaseCount, Result, Run
 from pytest_isolation.oracles.ambient import settled_alone
 from pytest_isolation.oracles.retention import cycles
 from pytest_isolation.oracles.tasks import grown
@@ -40,6 +40,7 @@ from pytest_isolation.users.at_work import AT_WORK
 from pytest_isolation.users.cast import Cast, User, run_of
 from pytest_isolation.users.lendings import Lendings
 from pytest_isolation.users.transcript import Story
+from pytest_isolation.verdicts import Comparison
 
 if TYPE_CHECKING:
     from pytest_isolation.exploring import Explorer, Search

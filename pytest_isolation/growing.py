@@ -14,7 +14,6 @@ import anyio.lowlevel
 from pytest_isolation.awaited import refuse_awaitable, refuse_unawaited
 from pytest_isolation.errors import IsolationError, NothingMeasured
 from pytest_isolation.latency.sampler import in_own_task
-from pytest_isolation.model import Held, MemoryBudget, MemoryVerdict, Outcome
 from pytest_isolation.oracles.growth import (
     LEAST_PROOF_BYTES,
     LEAST_ROUNDS,
@@ -25,6 +24,7 @@ from pytest_isolation.oracles.growth import (
     trend,
 )
 from pytest_isolation.phases.rounds import Do, RoundPlan, Rounds
+from pytest_isolation.verdicts import Held, MemoryBudget, MemoryVerdict, Outcome
 
 # What is done for the first time is dear: imports, caches. One run is not counted; more, if objects are weighed there.
 _FIRST, _WEIGHED = 1, 3

@@ -17,8 +17,9 @@ from pytest_isolation.cuts import read_cuts
 from pytest_isolation.errors import MarkerError
 from pytest_isolation.marker_values import positive, spelt, unknown
 from pytest_isolation.memory_marker import read_memory, refuse_beside_memory
-from pytest_isolation.model import Budget, Fault, MemoryBudget
+from pytest_isolation.model import Fault
 from pytest_isolation.settings import Settings
+from pytest_isolation.verdicts import Budget, MemoryBudget
 
 LATENCY_KEYWORDS = ("p50_ms", "p90_ms", "p95_ms", "p99_ms", "p999_ms", "max_ms", "span", "concurrency", "rate", "users")
 ISOLATION_KEYWORDS = ("users", "anonymous", "cancel", "faults", "explore", "heap")

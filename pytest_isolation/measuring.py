@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pytest_isolation.engine import Play
     from pytest_isolation.latency.paired import Pairs
     from pytest_isolation.latency.spans import Ledger, Span
-    from pytest_isolation.model import Comparison
+    from pytest_isolation.verdicts import Comparison
 
 
 class Latency:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pytest_isolation.errors import MarkerError
 from pytest_isolation.marker_values import positive, unknown
-from pytest_isolation.model import MemoryBudget
+from pytest_isolation.verdicts import MemoryBudget
 
 if TYPE_CHECKING:
     import pytest

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from pytest_isolation.latency import baseline
-from pytest_isolation.model import Regression, Result
+from pytest_isolation.model import Result
 from pytest_isolation.reports.terminal import quantity, regression_text
+from pytest_isolation.verdicts import Regression
 
 NODEID = "isolation_compare"
 FOLDER = ".isolation"

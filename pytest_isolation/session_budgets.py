@@ -10,7 +10,8 @@ from typing import Any
 from pytest_isolation.errors import SettingError
 from pytest_isolation.latency.decide import Rule
 from pytest_isolation.latency.spans import Ledger
-from pytest_isolation.model import Budget, Result
+from pytest_isolation.model import Result
+from pytest_isolation.verdicts import Budget
 
 NODEID = "isolation_budgets"
 FORM = 'isolation_budgets = ["agent.create p95 < 10ms, p99 < 20ms"]'

@@ -10,7 +10,8 @@ from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from pytest_isolation.errors import IsolationWarning, MisuseError, NothingMeasured
-from pytest_isolation.model import Outcome, Result
+from pytest_isolation.model import Result
+from pytest_isolation.verdicts import Outcome
 
 if TYPE_CHECKING:
     from pytest_isolation.backend import Backend

@@ -7,8 +7,8 @@ from math import ceil
 from pytest_isolation.errors import MarkerError
 from pytest_isolation.latency.decide import least_to_pass
 from pytest_isolation.markers import Plan
-from pytest_isolation.model import Budget
 from pytest_isolation.settings import Settings
+from pytest_isolation.verdicts import Budget
 
 
 def refuse_unsupported(plan: Plan, settings: Settings) -> None:

@@ -9,7 +9,7 @@ from math import exp
 from typing import NamedTuple
 
 from pytest_isolation.latency.decide import Gate, State
-from pytest_isolation.model import Budget, Outcome
+from pytest_isolation.verdicts import Budget, Outcome
 
 CAP = 2000
 # What models draw is about one: a millisecond.

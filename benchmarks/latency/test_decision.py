@@ -7,7 +7,7 @@ from time import thread_time
 import pytest
 
 from pytest_isolation.latency.decide import Gate, State
-from pytest_isolation.model import Budget
+from pytest_isolation.verdicts import Budget
 
 GATES, CAP = 200, 2000
 

@@ -10,7 +10,7 @@ from loads import Unit, work
 from pytest_isolation.latency.noise import MachineClock
 from pytest_isolation.latency.sampler import Limits, sample_sync
 from pytest_isolation.latency.spans import Ledger
-from pytest_isolation.model import Budget, Outcome
+from pytest_isolation.verdicts import Budget, Outcome
 
 pytestmark = pytest.mark.usefixtures("neighbours")
 DECISIONS = int(os.environ.get("ISOLATION_DECISIONS", "100"))

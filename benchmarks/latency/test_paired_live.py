@@ -13,7 +13,7 @@ from pytest_isolation.latency.comparing import compare_sync
 from pytest_isolation.latency.noise import MachineClock
 from pytest_isolation.latency.paired import Pairs
 from pytest_isolation.latency.sampler import Limits
-from pytest_isolation.model import Outcome
+from pytest_isolation.verdicts import Outcome
 
 TRIALS = int(os.environ.get("ISOLATION_COMPARISONS", "60"))
 REVISIONS = TRIALS // 6

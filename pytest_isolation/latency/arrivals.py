@@ -24,7 +24,7 @@ from pytest_isolation.latency.quantile import least_samples, nearest_rank
 from pytest_isolation.latency.sampler import Course, Limits, Repeated, caught, in_own_task, nth_run, take, warm_up
 from pytest_isolation.latency.spans import Ledger
 from pytest_isolation.loops import interruption_unwrapped
-from pytest_isolation.model import Arrivals
+from pytest_isolation.verdicts import Arrivals
 
 Body = Callable[[], Awaitable[object]]
 

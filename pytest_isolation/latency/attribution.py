@@ -16,7 +16,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from pytest_isolation.model import Attribution, Cause
+from pytest_isolation.verdicts import Attribution, Cause
 
 OWN_CPU = "own CPU"
 LOOP_QUEUE = "loop queue"

@@ -21,7 +21,7 @@ from statistics import median
 from typing import Any
 
 from pytest_isolation.errors import SettingError
-from pytest_isolation.model import Regression
+from pytest_isolation.verdicts import Regression
 
 VERSION = 1
 MOST_SAMPLES = 2000

@@ -21,7 +21,7 @@ from math import log
 
 from pytest_isolation.latency.evidence import Dispersion, ExceedanceTest
 from pytest_isolation.latency.quantile import estimates
-from pytest_isolation.model import Budget, MachineTime, Outcome, Verdict
+from pytest_isolation.verdicts import Budget, MachineTime, Outcome, Verdict
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol
 from pytest_isolation.latency.paired import Pairs, turns
 from pytest_isolation.latency.sampler import in_own_task, nth_run, take
 from pytest_isolation.latency.spans import Ledger
-from pytest_isolation.model import Comparison
+from pytest_isolation.verdicts import Comparison
 
 _WARM_UP = 10
 _MOST_RUNS = 20

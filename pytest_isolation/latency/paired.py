@@ -20,7 +20,7 @@ from statistics import median
 
 from pytest_isolation.latency.evidence import ExceedanceTest
 from pytest_isolation.latency.quantile import quantile_bounds
-from pytest_isolation.model import Comparison, Interval, Outcome
+from pytest_isolation.verdicts import Comparison, Interval, Outcome
 
 ALPHA = 1e-4
 ALPHA_SAME = 1e-2

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from math import ceil, exp, inf, lgamma, log, log1p
 
-from pytest_isolation.model import Estimate, Interval
+from pytest_isolation.verdicts import Estimate, Interval
 
 CONFIDENCE = 0.99
 SHOWN = (0.5, 0.95, 0.99)

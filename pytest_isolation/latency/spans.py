@@ -13,7 +13,7 @@ from types import TracebackType
 from pytest_isolation.errors import MisuseError, NothingMeasured
 from pytest_isolation.latency.decide import Gate, Rule, State, Step, next_step
 from pytest_isolation.latency.noise import Clock, Mark, NoClock
-from pytest_isolation.model import Arrivals, Attribution, Budget, Outcome, Verdict
+from pytest_isolation.verdicts import Arrivals, Attribution, Budget, Outcome, Verdict
 
 BODY = None
 

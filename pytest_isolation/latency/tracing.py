@@ -33,7 +33,7 @@ from pytest_isolation.latency.attribution import (
 from pytest_isolation.latency.noise import Clock
 from pytest_isolation.latency.sampler import caught, in_own_task
 from pytest_isolation.loops import interruption_unwrapped, on_asyncio
-from pytest_isolation.model import Attribution
+from pytest_isolation.verdicts import Attribution
 
 # A select that took this long had nothing to do: whatever came then was not waiting for the loop.
 _IDLE_S = 50e-6

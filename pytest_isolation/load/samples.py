@@ -11,7 +11,7 @@ from math import inf, isfinite, log
 from typing import overload
 
 from pytest_isolation.latency.quantile import SHOWN, least_samples, nearest_rank, quantile_bounds
-from pytest_isolation.model import Estimate
+from pytest_isolation.verdicts import Estimate
 
 EXACT = 100_000
 _LOWEST_S = 1e-7

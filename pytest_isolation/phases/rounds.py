@@ -23,8 +23,8 @@ from statistics import median
 from time import perf_counter
 
 from pytest_isolation.errors import NothingMeasured
-from pytest_isolation.model import Allocation
 from pytest_isolation.resident import resident_bytes
+from pytest_isolation.verdicts import Allocation
 
 # Rounds are planned for this share of the time, so that a body that becomes slower does not lose the last ones; for the
 # sake of as many as it takes, so many times the time may pass.

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from pytest_isolation.model import Comparison, Outcome, Result
+from pytest_isolation.model import Result
 from pytest_isolation.profile.bottlenecks import Bottleneck, Bottlenecks
 from pytest_isolation.reports.table import aligned
 from pytest_isolation.reports.terminal import budget_table, comparison_verdict, duration, remarks, verdict_text
+from pytest_isolation.verdicts import Comparison, Outcome
 
 _BESIDE = ("beside another backend", "pairs", "that one", "this one", "this / that (99 % interval)", "verdict")
 

@@ -18,8 +18,9 @@ from pytest_isolation.latency.sampler import Limits, in_own_task
 from pytest_isolation.latency.spans import Ledger, Recorder
 from pytest_isolation.latency.tracing import Unrepeatable, explain_async
 from pytest_isolation.load.target import NO_ROUTE, ROUTES, Refused
-from pytest_isolation.model import Comparison, Result
+from pytest_isolation.model import Result
 from pytest_isolation.profile.stages import Area, Site
+from pytest_isolation.verdicts import Comparison
 
 _WARM_UP = 20
 _PAUSE_S = 0.25

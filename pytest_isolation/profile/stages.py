@@ -15,8 +15,8 @@ from pytest_isolation.backend import Backend, Request, Session
 from pytest_isolation.errors import MisuseError
 from pytest_isolation.latency.spans import Recorder
 from pytest_isolation.load.target import Seat
-from pytest_isolation.model import Budget
 from pytest_isolation.users.cast import Cast, User
+from pytest_isolation.verdicts import Budget
 
 T = TypeVar("T")
 

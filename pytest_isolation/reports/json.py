@@ -14,24 +14,20 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from pytest_isolation.model import (
+from pytest_isolation.model import Confidence, Finding, Kind, PhaseCount, Result
+from pytest_isolation.verdicts import (
     Allocation,
     Arrivals,
     Attribution,
     Budget,
     Cause,
     Comparison,
-    Confidence,
     Estimate,
-    Finding,
     Held,
     Interval,
-    Kind,
     MachineTime,
     MemoryVerdict,
     Outcome,
-    PhaseCount,
-    Result,
     Verdict,
 )
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from pytest_isolation.model import Allocation, Held, MemoryVerdict, Outcome, Result
+from pytest_isolation.model import Result
 from pytest_isolation.reports.table import aligned
+from pytest_isolation.verdicts import Allocation, Held, MemoryVerdict, Outcome
 
 _UNITS = {Held.GROWTH: ("KB", 1024), Held.PEAK: ("MB", 1024**2), Held.OBJECT: ("KB", 1024)}
 _NAMES = {Held.GROWTH: "growth per 1000 runs", Held.PEAK: "peak", Held.OBJECT: "heaviest object"}

@@ -8,21 +8,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from math import isfinite
 from typing import TYPE_CHECKING
 
-from pytest_isolation.model import (
-    Arrivals,
-    Comparison,
-    Confidence,
-    Estimate,
-    Finding,
-    Kind,
-    MachineTime,
-    Outcome,
-    Regression,
-    Result,
-    Verdict,
-)
+from pytest_isolation.model import Confidence, Finding, Kind, Result
 from pytest_isolation.reports.memory import memory_table, memory_text
 from pytest_isolation.reports.table import aligned
+from pytest_isolation.verdicts import Arrivals, Comparison, Estimate, MachineTime, Outcome, Regression, Verdict
 
 if TYPE_CHECKING:
     import pytest

@@ -9,10 +9,11 @@ from contextlib import nullcontext
 from typing import Any, Protocol, TypeVar
 
 from pytest_isolation.errors import MisuseError
-from pytest_isolation.model import NEVER, Evidence, Interval, Observation, Run, Share
+from pytest_isolation.model import Evidence, Observation, Run, Share
 from pytest_isolation.users import canary
 from pytest_isolation.users.snapshot import snapshot, unordered
 from pytest_isolation.users.tracked import Tracked
+from pytest_isolation.verdicts import NEVER, Interval
 
 T = TypeVar("T")
 

@@ -1,5 +1,6 @@
 """Evidence as the oracles read it, made by hand."""
 
+import os
 import re
 
 # pytester forgets what an inner run has imported, and these do not bear being imported twice.
@@ -90,9 +91,11 @@ class Twin:
 
 
 @pytest.fixture(params=["once", pytest.param("a thousand times", marks=pytest.mark.soak)])
-def twin(request, pytester):
-    """Judges the play of a correct twin."""
+def twin(request, pytester, cheap_inner_runs, monkeypatch):
+    """Judges the play of a correct twin; a thousand times in one loop, for a lock or a queue of a module is of one."""
     if request.param == "once":
         return Twin(1)
     pytester.makeconftest(TAKEN)
+    options = f"{os.environ.get('PYTEST_ADDOPTS', '')} -o asyncio_default_test_loop_scope=module"
+    monkeypatch.setenv("PYTEST_ADDOPTS", options)
     return Twin(TAKES)

@@ -9,9 +9,9 @@ import pytest
 
 from pytest_isolation.errors import NothingMeasured
 from pytest_isolation.growing import Growing
-from pytest_isolation.model import Held, MemoryBudget, Outcome
 from pytest_isolation.oracles.growth import Trend, last_third, tau, theil_sen, trend
 from pytest_isolation.phases.rounds import RoundPlan
+from pytest_isolation.verdicts import Held, MemoryBudget, Outcome
 
 
 class Context:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_isolation.latency.decide import Gate, Rule, State, Step, least_to_pass, next_step
-from pytest_isolation.model import Budget, Outcome
+from pytest_isolation.verdicts import Budget, Outcome
 
 P95 = Budget(0.95, 0.010)
 FAST, SLOW = 0.001, 0.011

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_isolation.latency.paired import Pairs, turns
-from pytest_isolation.model import Outcome
+from pytest_isolation.verdicts import Outcome
 
 
 def compared(seed, slower=1.0, tail=0.0, factor=1.0, limit=1000, tolerance=0.05):

@@ -11,7 +11,7 @@ from pytest_isolation.errors import MisuseError, NothingMeasured
 from pytest_isolation.latency.decide import State
 from pytest_isolation.latency.sampler import Limits, sample_async, sample_sync
 from pytest_isolation.latency.spans import Ledger, Recorder
-from pytest_isolation.model import Budget, Outcome
+from pytest_isolation.verdicts import Budget, Outcome
 
 P95 = Budget(0.95, 0.5)
 TIGHT = Budget(0.95, 1e-9)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pytest_isolation.latency.arrivals import Pace, sample_closed, sample_paced, still_growing
 from pytest_isolation.latency.sampler import Limits
 from pytest_isolation.latency.spans import Ledger
-from pytest_isolation.model import Budget, Outcome
+from pytest_isolation.verdicts import Budget, Outcome
 
 P95 = Budget(0.95, 0.5)
 TIGHT = Budget(0.95, 1e-9)
