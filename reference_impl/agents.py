@@ -106,16 +106,22 @@ class Recipe:
         inline: what makes the arguments that follow ``tools``, in their order.
         named: the same for those that are taken by keyword only, or after one that has a default.
         shared: of the providers those whose things belong to all, and are not closed with a request.
-        is_closed: the agent has a way to be closed.
         plain: kinds of things that have none, as far as they have been met.
+        closed: kinds of things that have one.
+        providers: of all arguments in their order, and None for the agent itself.
     """
 
     kind: type[Agent]
     inline: tuple[Provider, ...] = ()
     named: tuple[tuple[str, Provider], ...] = ()
     shared: frozenset[Provider] = frozenset()
-    is_closed: bool = False
     plain: set[type] = field(default_factory=set, compare=False)
+    closed: set[type] = field(default_factory=set, compare=False)
+    providers: tuple[Provider | None, ...] = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        providers = (*self.inline, *(provider for _, provider in self.named), None)
+        object.__setattr__(self, "providers", providers)
 
     def make(self, tools: Tools, keep: Callable[[Any], None] = lambda _: None) -> Agent:
         """A new agent, bound to one request.
@@ -136,19 +142,26 @@ class Recipe:
         except BaseException:
             self._look([*made, *named.values()], keep)
             raise
-        if named or self.is_closed or not self.plain.issuperset(map(type, made)):
-            self._look([*made, *named.values(), agent], keep)
+        made += named.values()
+        made.append(agent)
+        if not self.plain.issuperset(map(type, made)):
+            self._look(made, keep)
         return agent
 
     def _look(self, made: list[object], keep: Callable[[object], None]) -> None:
-        """Find what can be closed; of kinds that cannot it is remembered, for that is what nearly all are."""
-        providers: list[Provider | None] = [*self.inline, *(provider for _, provider in self.named), None]
-        for thing, provider in zip(made, providers, strict=False):  # fewer things, if making one failed
+        """Find what can be closed; which kinds can is remembered, for to ask takes longer than to make most things."""
+        plain, closed, shared = self.plain, self.closed, self.shared
+        for thing, provider in zip(made, self.providers, strict=False):  # fewer things, if making one failed
             kind = type(thing)
-            if not _can_be_closed(kind):
-                if len(self.plain) < _KINDS_KEPT:
-                    self.plain.add(kind)
-            elif provider not in self.shared:
+            if kind in plain:
+                continue
+            if kind not in closed:
+                known = closed if _can_be_closed(kind) else plain
+                if len(known) < _KINDS_KEPT:
+                    known.add(kind)
+                if known is plain:
+                    continue
+            if not shared or provider not in shared:
                 keep(thing)
 
 
@@ -159,7 +172,7 @@ def _can_be_closed(kind: type) -> bool:
 async def close(thing: Any) -> None:
     """Close what an agent was made with: with ``aclose()``, or else with ``close()``, sync or async."""
     closing = thing.aclose() if hasattr(thing, "aclose") else thing.close()
-    if inspect.isawaitable(closing):
+    if closing is not None and inspect.isawaitable(closing):
         await closing
 
 
@@ -329,7 +342,7 @@ class AgentRegistry:
                     f"registry.provide({parameter.name!r}, lambda tools: …)"
                 )
         shared = frozenset(self._providers[name] for name in self._shared)
-        return Recipe(kind, tuple(inline), tuple(named), shared, _can_be_closed(kind))
+        return Recipe(kind, tuple(inline), tuple(named), shared)
 
     def _unknown(self, name: str) -> LookupError:
         known = ", ".join(sorted({*self._kinds, *self._aliases})) or "none"
