@@ -20,12 +20,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from traceback import walk_tb
-from types import CodeType, CoroutineType, GeneratorType
+from types import CodeType, CoroutineType, FrameType, GeneratorType
 from typing import Any, NamedTuple
 
 import anyio
 
 from pytest_isolation.loops import on_asyncio
+from pytest_isolation.phases.breaking import break_off
 from pytest_isolation.phases.network import hold_back
 from pytest_isolation.users.at_work import ASKING
 from pytest_isolation.users.cast import User
@@ -220,6 +221,8 @@ class Driver:
         elif self._fault is None:
             self._cancel()
         elif isinstance(awaited, asyncio.Future):
+            if isinstance(self._fault, OSError) and break_off([*_raw_frames(waits)][::-1], self._fault):
+                return None  # it learns of that as of any other break
             awaited._asyncio_future_blocking = False
             if self.cut.frames and self.cut.frames[0].is_library:
                 awaited.cancel()  # it was of this run alone
@@ -330,6 +333,10 @@ def _following(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
 
 def _frames(waits: Any) -> Iterator[Frame]:
     """What a coroutine waits in, the innermost last; ours are left out."""
+    return (Frame(frame.f_code, frame.f_lineno) for frame in _raw_frames(waits))
+
+
+def _raw_frames(waits: Any) -> Iterator[FrameType]:
     while waits is not None:
         kind = type(waits)
         if kind is CoroutineType:
@@ -341,7 +348,7 @@ def _frames(waits: Any) -> Iterator[Frame]:
         else:  # compiled by Cython, or an iterator of an asynchronous generator, which does not say what it waits for
             frame, waits = getattr(waits, "cr_frame", None), getattr(waits, "cr_await", None)
         if frame is not None and not _is_ours(frame.f_code.co_filename):
-            yield Frame(frame.f_code, frame.f_lineno)
+            yield frame
 
 
 def stood_at(stopped: BaseException) -> str:
