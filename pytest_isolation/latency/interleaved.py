@@ -10,7 +10,7 @@ import contextvars
 from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from statistics import median
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import NamedTuple, Protocol
 
 from pytest_isolation.latency.paired import Pairs, turns
@@ -26,6 +26,9 @@ _MOST_PAIRS = 200
 _FLOOR_S = 0.5e-6
 # Of two processes with the same code one may well be some percent slower throughout: where things lie in memory.
 TOLERANCE = 0.1
+
+# Whoever is slower must be so again after a pause: of two processes one may have had the busier core for a while.
+_PAUSE_S = 0.5
 
 # What a batch took in seconds, without what the machine added: by span, where "" is the body.
 Measured = Mapping[str, Sequence[float]]
@@ -79,7 +82,7 @@ class Server(Protocol):
 
 def _course(pairs: Mapping[str, Pairs], seconds: float) -> Generator[tuple[bool, Batch], Measured, None]:
     """Whose turn it is (the new one's?) and what to run; it is sent what was measured."""
-    slowest_s = 0.0
+    slowest_s, was_slower = 0.0, False
     for is_new in (True, False):
         begun = perf_counter()
         yield is_new, Batch(_WARM_UP, 1)
@@ -95,8 +98,15 @@ def _course(pairs: Mapping[str, Pairs], seconds: float) -> Generator[tuple[bool,
             if old.get(span) and new.get(span):
                 old_s, new_s = median(old[span]), median(new[span])
                 its_pairs.add(old_s, new_s if abs(new_s - old_s) > _FLOOR_S else old_s)
-        if all(its_pairs.is_slower for its_pairs in pairs.values()) or perf_counter() > deadline:
+        if perf_counter() > deadline:
             return
+        if all(its_pairs.is_slower for its_pairs in pairs.values()):
+            if was_slower:
+                return
+            was_slower = True
+            sleep(_PAUSE_S)
+            for its_pairs in pairs.values():
+                its_pairs.begin_again()
 
 
 class Interleaved:

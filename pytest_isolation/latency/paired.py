@@ -52,6 +52,12 @@ class Pairs:
     def __len__(self) -> int:
         return len(self._ratios)
 
+    def begin_again(self) -> None:
+        """Forget all pairs: what they say is to be confirmed by others."""
+        self.slower = self.discordant = self.discordant_slower = 0
+        for some in (self._ratios, self._old_s, self._new_s):
+            some.clear()
+
     def add(self, old_s: float, new_s: float) -> None:
         """Take a pair.
 
