@@ -400,7 +400,7 @@ class Play:
             self._phases += explorer.done.runs
             self._phase_s["exploration"] += perf_counter() - begun
             self.book.notes += explorer.done.notes
-        if token is None or not token.deviations:
+        if search.remains and (token is None or not token.deviations):
             again = Token(self._seed, search.users, order="fifo", check=check_of((), ()), part=self._part)
             self.book.search_memory("exploration", [run_of(user) for user in explorer.users], str(again))
         return explorer.done.exhausted

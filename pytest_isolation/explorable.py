@@ -8,6 +8,7 @@ from pytest_isolation.awaited import refuse_nobody, refuse_uncallable
 from pytest_isolation.errors import MisuseError
 from pytest_isolation.loops import in_async_code, uncontrollable
 
+_MOST_USERS = 100
 _LIBRARIES = ("asyncio", "trio")
 
 
@@ -25,6 +26,10 @@ def refuse_unexplorable(
             f"explore() has a loop of its own, so it belongs into a sync test: def test_it(isolation): {form}"
         )
     refuse_nobody(users, form)
+    if isinstance(users, int) and users > _MOST_USERS:
+        raise MisuseError(
+            f"users={users}: at most {_MOST_USERS} users can be explored; three show what a crowd does not, as in {form}"
+        )
     refuse_uncallable(open_backend, form)
     refuse_uncallable(scenario, form)
     if isinstance(deviations, bool) or not isinstance(deviations, int) or deviations < 0:

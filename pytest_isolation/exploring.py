@@ -47,6 +47,7 @@ class Search:
         cancel: a user may be cancelled.
         random_runs: so many at the most.
         refine: make what is found as short as can be, and play it again.
+        remains: see what is left in memory at the end, if nothing was found.
         longer: what a reader can write to give the search more time.
         inline: what a reader can write so that threads are steps of the loop.
     """
@@ -58,6 +59,7 @@ class Search:
     cancel: bool = True
     random_runs: int = 2000
     refine: bool = True
+    remains: bool = True
     longer: str = "explore(…, seconds=…)"
     inline: str = "explore(…, inline_threads=True)"
 
@@ -256,7 +258,7 @@ class Explorer:
                 find_or_none = self._notice(strategy.order, conductor.values, played)
                 if find_or_none is not None:
                     return find_or_none
-                if number == 0 and most is None:
+                if number == 0 and most is None and self._search.users > 1:
                     self._suspected += self._secrecy.presence(played)
             tell(conductor.options)
             if perf_counter() - begun > self._search.seconds:

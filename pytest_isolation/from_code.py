@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from pytest_isolation.machines import Extent, Operations
     from pytest_isolation.model import Report, Result
     from pytest_isolation.users.cast import Target, User
+
+# Of so many programs of a state machine, one is searched for what it leaves in memory.
+_EACH_LOOK = 10
 
 
 class Isolation:
@@ -199,16 +203,19 @@ class Isolation:
         from pytest_isolation.machines import Extent, Program, read_operations
         from pytest_isolation.phases.exploration import Stagecraft
 
-        extent, found = Extent(users, examples, steps), read_operations(operations)
+        extent, found = Extent(users, examples, steps, seconds), read_operations(operations)
         extent.refuse_nothing()
         refuse_unexplorable(open_backend, open_backend, users, deviations, seconds)
         refuse_uncontrollable(self._item)
         part = self._checks.ask()
 
+        count = itertools.count()
+
         def explored(program: Program, refine: bool = False) -> Result:
             play, craft = self._explorable(part), Stagecraft(open_backend, program.scenario, inline_threads)
+            looks = next(count) % _EACH_LOOK == 0  # all of memory is looked through, which takes longer than a program
             try:
-                play.explore(Search(craft, program.users, deviations, seconds / examples, cancel, 50, refine))
+                play.explore(Search(craft, program.users, deviations, seconds / examples, cancel, 50, refine, looks))
             finally:
                 self._whole.include(play, findings=False, notes=False)
             return play.result()
@@ -221,10 +228,10 @@ class Isolation:
         from pytest_isolation.machines import run_machine
         from pytest_isolation.model import Report
 
-        fault = None
+        fault, note = None, self._whole.book.notes.append
         try:
             if not self._whole.replays_one:  # a finding of this one is played again with all of it
-                fault = run_machine(operations, extent, self._item.config.stash[STATE].seed, explored)
+                fault = run_machine(operations, extent, self._item.config.stash[STATE].seed, explored, note)
         finally:
             self._checks.ended += 1
         if fault is None:

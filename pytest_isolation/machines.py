@@ -10,6 +10,7 @@ import inspect
 import warnings
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from pytest_isolation.awaited import refuse_awaitable
@@ -80,11 +81,13 @@ class Extent:
         users: that play at once, at the most.
         examples: how many programs there are.
         steps: how many operations a program has at the most.
+        seconds: no more programs are begun after so long, if something has been played.
     """
 
     users: int
     examples: int
     steps: int
+    seconds: float
 
     def refuse_nothing(self) -> None:
         """Refuse numbers with which nothing could be played.
@@ -141,7 +144,13 @@ def _refuse_unplayable(operation: Any, strategies: Any) -> None:
         )
 
 
-def run_machine(operations: Operations, extent: Extent, seed: int, play: Callable[[Program], Result]) -> Faulty | None:
+def run_machine(
+    operations: Operations,
+    extent: Extent,
+    seed: int,
+    play: Callable[[Program], Result],
+    note: Callable[[str], None],
+) -> Faulty | None:
     """Let Hypothesis choose programs, and play each; the shortest one that fails.
 
     Args:
@@ -149,6 +158,7 @@ def run_machine(operations: Operations, extent: Extent, seed: int, play: Callabl
         extent: how much is played.
         seed: determines the programs.
         play: explores a program.
+        note: is told what a reader should know besides.
 
     Raises:
         MisuseError: Hypothesis is not installed.
@@ -169,21 +179,29 @@ def run_machine(operations: Operations, extent: Extent, seed: int, play: Callabl
         # Without a phase that explains: it would name lines of ours, and play hundreds of sequences for it.
         phases=(hypothesis.Phase.generate, hypothesis.Phase.shrink),
     )
-    seen = _Seen(play)
+    seen = _Seen(play, extent)
     machine = _machine(operations, extent.users, seen)
     try:
         run_state_machine_as_test(hypothesis.seed(seed)(machine), settings=settings)
     except Faulty as fault:
         return fault
     seen.require()
+    if seen.left_out:
+        note(
+            f"the time was over ({extent.seconds:g} s) after {seen.played} of {extent.examples} sequences of "
+            "operations: give it more with state_machine(…, seconds=…), or fewer examples"
+        )
     return None
 
 
 class _Seen:
     """Plays programs, and counts those of which something could be said."""
 
-    def __init__(self, play: Callable[[Program], Result]) -> None:
+    def __init__(self, play: Callable[[Program], Result], extent: Extent) -> None:
+        self.played = self.left_out = 0
         self._play = play
+        self._deadline = perf_counter() + extent.seconds
+        self._has_failed = False
         self._observed = 0
         self._reason: NothingMeasured | None = None
 
@@ -193,6 +211,10 @@ class _Seen:
         Raises:
             Faulty: some order of it fails.
         """
+        if self._observed and not self._has_failed and perf_counter() > self._deadline:
+            self.left_out += 1
+            return
+        self.played += 1
         try:
             with warnings.catch_warnings():
                 # Of one that shows little, others may show more.
@@ -203,6 +225,7 @@ class _Seen:
             return
         self._observed += 1
         if result.findings:
+            self._has_failed = True  # from now on it is made shorter, which must not depend on the time
             raise Faulty(program, result)
 
     def require(self) -> None:

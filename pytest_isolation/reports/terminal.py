@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from math import isfinite
 from typing import TYPE_CHECKING
 
@@ -364,6 +365,8 @@ def remarks(results: Iterable[Result]) -> list[str]:
         lines += [f"{result.nodeid}: {comparison_text(c)}" for c in result.comparisons if c.outcome is not Outcome.FAIL]
         lines += [f"{result.nodeid}: {memory_text(m)}" for m in result.memory if m.outcome is Outcome.UNDECIDED]
         if result.interrupted:
+            if text := failure_text(replace(result, verdicts=())):  # likewise
+                lines.append(text)
             lines.append(f"{result.nodeid}: interrupted; what was measured until then counts")
         lines += [f"{result.nodeid}: {note}" for note in counted(result.notes)]
     return lines

@@ -393,3 +393,24 @@ def test_what_stays_in_memory_is_found_again_by_its_token(suite):
     again.assert_outcomes(failed=1)
     told = [[line for line in run.outlines if line.startswith("RETAINED")] for run in (found, again)]
     assert told[0] == told[1] != []
+
+
+@pytest.mark.parametrize("presence", ["", ", cancel=False"])
+def test_one_user_may_be_explored(suite, presence):
+    """There is nobody whose secrets could be other ones, or who could be absent."""
+    suite(
+        f"""
+        import asyncio
+        async def scenario(user, shop):
+            await asyncio.sleep(0)
+            user.observe(user.secret())
+        def test_it(isolation):
+            isolation.explore(dict, scenario, users=1, seconds=0.2{presence})
+        """
+    ).assert_outcomes(passed=1)
+
+
+def test_too_many_users_are_refused(suite):
+    """Before anybody is made."""
+    result = suite("def test_it(isolation): isolation.explore(dict, print, users=10**6)")
+    result.stdout.fnmatch_lines(["*users=1000000: at most 100 users can be explored*"])

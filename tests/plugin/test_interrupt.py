@@ -113,3 +113,32 @@ def test_an_interrupted_crowd_leaves_no_task_behind(pytester):
     assert process.returncode == pytest.ExitCode.INTERRUPTED
     assert len(list(pytester.path.glob("cleaned-*"))) == 5
     assert "Task was destroyed" not in output
+
+
+def test_what_was_found_is_shown(pytester):
+    """Though no test fails by it any more: a leak that is proven stays one."""
+    pytester.makepyfile(
+        test_it="""
+        import os, signal, pytest
+
+        last = None
+
+        @pytest.mark.isolation(users=3)
+        def test(user):
+            global last
+            user.observe(last)
+            last = user.secret("note")
+            if user._label == "solo-03":
+                os.kill(os.getpid(), signal.SIGINT)
+        """
+    )
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
+    assert result.ret == 2
+    result.stdout.fnmatch_lines(
+        [
+            "LEAK  solo-03 received the secret 'note' of solo-02",
+            "  phase     solo, interrupted, seed *",
+            "  replay    pytest test_it.py::test *",
+            "test_it.py::test: interrupted; what was measured until then counts",
+        ]
+    )

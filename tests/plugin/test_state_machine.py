@@ -188,3 +188,22 @@ def test_a_token_of_an_exploration_is_not_for_a_machine_beside_it(suite):
     again.assert_outcomes(failed=1)
     told = [[line for line in run.outlines if " ms  " in line or line.startswith("LEAK")] for run in (found, again)]
     assert told[0] == told[1] != []
+
+
+def test_its_time_is_that_of_all_sequences(suite):
+    """And what was left out is said."""
+    result = suite(
+        """
+        import asyncio
+        class Shop: pass
+        async def look(user, shop):
+            await asyncio.sleep(0)
+            return user.secret()
+        async def wait(user, shop):
+            await asyncio.sleep(0)
+        def test_it(isolation):
+            isolation.state_machine(Shop, [look, wait], examples=10_000, seconds=0.5)
+        """
+    )
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["*the time was over (0.5 s) after * of 10000 sequences of operations: give it more*"])
