@@ -28,7 +28,7 @@ def refuse_unexplorable(
     refuse_nobody(users, form)
     if isinstance(users, int) and users > _MOST_USERS:
         raise MisuseError(
-            f"users={users}: at most {_MOST_USERS} users can be explored; three show what a crowd does not, as in {form}"
+            f"users={users}: at most {_MOST_USERS} users can be explored, and three show what a crowd does not: {form}"
         )
     refuse_uncallable(open_backend, form)
     refuse_uncallable(scenario, form)
