@@ -25,7 +25,8 @@ def left_behind(evidence: Evidence, story: Story) -> Iterator[Finding]:
     found = [one for one in grown(evidence.after.left, numbers, evidence.after_alone) if one.number in accusable]
     counts = Counter((one.number, one.what, one.name) for one in found)
     for (number, what, name), count in sorted(counts.items(), key=lambda item: (item[0][0] or 0, *item[0][1:])):
-        who = f"{len(numbers)} users" if number is None else evidence.labels[number]
+        many = f"{len(numbers)} user{'' if len(numbers) == 1 else 's'}"
+        who = many if number is None else evidence.labels[number]
         yield Finding(
             kind=Kind.LEFT,
             user="everybody" if number is None else who,

@@ -103,6 +103,20 @@ def new_since(before: Alive, users: Collection[User]) -> list[Leftover]:
     return left
 
 
+def counted() -> Counter[tuple[str, str]]:
+    """How many of each kind go on now, by what they are and their names."""
+    now = alive()
+    return Counter(
+        [
+            *(("task", _place(_code_of_task(task))) for task in now.tasks),
+            *(("timer", name) for name, _ in now.timers.values()),
+            *(("thread", _place(_code_of_thread(one))) for one in now.threads),
+            *(("process", name) for name in now.processes.values()),
+            *(("socket", name) for name in now.sockets.values()),
+        ]
+    )
+
+
 def left_tasks(tasks: Iterable[asyncio.Task[Any]], users: Collection[User]) -> list[Leftover]:
     """Tasks that go on, each with whose it is, if it is one of these users'."""
     return [Leftover("task", _place(_code_of_task(task)), _whose(task, users)) for task in tasks]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain, repeat
@@ -11,7 +12,7 @@ import anyio
 
 from pytest_isolation.model import Aftermath, Holding, Lapse, Leftover
 from pytest_isolation.phases.ambient import State, changes, state
-from pytest_isolation.phases.left import Alive, alive, new_since
+from pytest_isolation.phases.left import Alive, alive, counted, new_since
 from pytest_isolation.phases.thread_locals import Locals, thread_locals
 from pytest_isolation.users.cast import User
 from pytest_isolation.users.lendings import Lendings
@@ -52,6 +53,7 @@ class Surroundings:
         self._ambient: State | None = None
         self._locals: Locals = ()
         self._left: list[Leftover] = []
+        self._most: Counter[tuple[str, str]] = Counter()
 
     @contextmanager
     def scene(self, alone: bool, phase: str = "", users: int = 1) -> Iterator[None]:
@@ -76,6 +78,8 @@ class Surroundings:
             self._tracked.resume()
             mishaps = self.lendings.end()
             self.after = Aftermath(mishaps=mishaps)
+        if self._most:
+            self._most |= Counter({kind: count for kind, count in counted().items() if kind in self._most})
         self._ambient = state(self._locals)  # the next scene begins with it
         self.after = Aftermath(tuple(self._left), tuple(changes(ambient, self._ambient)), mishaps, self._held())
         if not self._was_crowded:
@@ -110,6 +114,23 @@ class Surroundings:
         is_known = any(one.lapse is Lapse.KEPT for after in self.alone for one in after.mishaps)
         return _ALONE_S if is_known and not self._was_crowded else _CROWD_S
 
+    def _beyond(self, left: list[Leftover]) -> list[Leftover]:
+        """Without what only makes up for what went on when an earlier scene had ended.
+
+        A pool that has closed its connections, and opens them again, is as large as it was.
+        """
+        if not left:
+            return left
+        now, seen = counted(), Counter[tuple[str, str]]()
+        beyond = []
+        for one in left:
+            kind = one.what, one.name
+            most = self._most.setdefault(kind, 0)
+            seen[kind] += 1
+            if not most or seen[kind] <= now[kind] - most:
+                beyond.append(one)
+        return beyond
+
     def _waited_for(self, numbers: Sequence[int]) -> Sequence[Leftover]:
         """What may be gone in a moment; a timer is only if somebody calls it off, which is worth a wait once."""
         if self._was_crowded:
@@ -124,7 +145,7 @@ class Surroundings:
         is_held: bool | None = None
         for pause_s in chain(repeat(0.0, _TURNS), repeat(_STEP_S)):
             assert self._before is not None
-            self._left = new_since(self._before, users)
+            self._left = self._beyond(new_since(self._before, users))
             waited_for = self._waited_for(numbers)
             is_lent = self.lendings.are_lent and time.perf_counter() < begun + self._lent_s
             is_kept = is_held is not False and self._tracked.are_alive and time.perf_counter() < begun + self._kept_s

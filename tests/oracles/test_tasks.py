@@ -355,3 +355,42 @@ def test_what_takes_the_place_of_another_is_not_left_behind(suite):
         "ignore::pytest_isolation.IsolationWarning",
     )
     result.assert_outcomes(passed=2)
+
+
+REFILLED = """
+    import threading, pytest
+    workers, ends, lock = [], [], threading.Lock()
+
+    def work(end): end.wait()
+
+    def open_one():
+        ends.append(threading.Event())
+        workers.append(threading.Thread(target=work, args=(ends[-1],), daemon=True))
+        workers[-1].start()
+
+    def close_all():
+        while workers:
+            ends.pop().set()
+            workers.pop().join()
+
+    @pytest.mark.isolation(users=3)
+    def test_it(user):
+        alone = user._label.startswith("solo")
+        with lock:
+            if alone and user._label != "solo-05":
+                open_one()
+            elif not alone:
+                close_all()
+            else:
+                for _ in range({count}): open_one()
+        user.observe(user.id)
+
+    def test_end(): close_all()
+"""
+
+
+def test_a_pool_that_is_as_large_again_as_it_was_is_not_left_behind(suite):
+    """It grew with each who was alone, was closed, and is opened by one; what is more than there ever was is found."""
+    suite(REFILLED.replace("{count}", "5"), "-W", "ignore::pytest_isolation.IsolationWarning").assert_outcomes(passed=2)
+    result = suite(REFILLED.replace("{count}", "8"), "-W", "ignore::pytest_isolation.IsolationWarning")
+    result.stdout.fnmatch_lines(["LEFT  1 user left 3 threads behind: work at test_it.py:*"])
