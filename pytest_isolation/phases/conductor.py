@@ -51,6 +51,7 @@ class Conductor:
         external: how many events came from outside the loop: from threads and sockets.
         cancelled: whose tasks were cancelled.
         watcher: sees every step.
+        users: the tasks of users, who may arrive before one another.
         is_over: the run has come to its end, or to a stop; what happens now only cleans up.
         decides: the strategy is asked.
         is_alert: every step is to be told with ``before``.
@@ -88,7 +89,7 @@ class Conductor:
         self.strategy = strategy
         self._cancels = cancels
         self._victims: list[asyncio.Task[Any]] = []
-        self._users: set[asyncio.Task[Any]] = set()
+        self.users: set[asyncio.Task[Any]] = set()
 
     @contextmanager
     def deciding(self) -> Iterator[None]:
@@ -113,11 +114,7 @@ class Conductor:
 
     def add_user(self, task: asyncio.Task[Any]) -> None:
         """A task is a user's, who may arrive before another one."""
-        self._users.add(task)
-
-    def is_user(self, task: asyncio.Task[Any]) -> bool:
-        """A task is a user's."""
-        return task in self._users
+        self.users.add(task)
 
     @contextmanager
     def victim(self, task: asyncio.Task[Any]) -> Iterator[None]:

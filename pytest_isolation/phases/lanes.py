@@ -246,9 +246,9 @@ class Lanes:
 
     def _in_order(self, lanes: Sequence[Lane]) -> list[Lane]:
         """Without those that would overtake a task that was made before them."""
-        is_user, allowed, has_new = self._conductor.is_user, [], False
+        users, allowed, has_new = self._conductor.users, [], False
         for lane in lanes:
-            if lane.has_run or lane.task is None or is_user(lane.task):
+            if lane.has_run or lane.task is None or lane.task in users:
                 allowed.append(lane)
             elif not has_new:
                 has_new = True
@@ -299,12 +299,16 @@ class Lanes:
         count = len(active) + due
         if count == 1:
             return self._first()
-        value = conductor.pick([*active, *([_CLOCK] if due else ())] if conductor.looks else range(count))
-        if not value:
-            return self._first()
-        if conductor.watcher is not None:
+        if conductor.looks:
+            keys = [*active, _CLOCK] if due else [*active]
+            value = conductor.pick(keys)
+            lane = active.get(keys[value], self._clock_lane)
+        else:
+            value = conductor.pick(range(count))
+            lane = next(islice(active.values(), value, None), self._clock_lane) if value else self._first()
+        if value and conductor.watcher is not None:
             conductor.watcher.deviation(lane.task for lane in [*active.values()][:value])
-        return next(islice(active.values(), value, None), self._clock_lane)
+        return lane
 
     def _choose_among(self, due: bool) -> Lane:
         """The same where some may not be overtaken, or one goes on by default."""

@@ -207,23 +207,33 @@ class Pct(Uniform):
     def __init__(self, random: Random, length: int = _GUESS, cancels: int = 1, depth: int = 2) -> None:
         super().__init__(random, length, cancels)
         self._priorities: dict[int, float] = {}
+        self._order: list[int] = []
+        self._known: set[int] = set()
         self._falls = dict.fromkeys(random.sample(range(length), min(depth - 1, length)))
         self._picks = count()
 
     def pick(self, keys: Sequence[int]) -> int:
         """Who has the highest priority."""
-        rank = self._priorities.__getitem__
-        try:
-            first = max(keys, key=rank)
-        except KeyError:  # somebody is new
+        if not self._known.issuperset(keys):
             for key in keys:
                 if key not in self._priorities:
-                    self._priorities[key] = self._random.random()
-            first = max(keys, key=rank)
+                    self._rank(key, self._random.random())
+        first = self._first(keys)
         if (at := next(self._picks)) in self._falls:
-            self._priorities[first] = -float(at + 1)
-            first = max(keys, key=rank)
+            self._rank(first, -float(at + 1))
+            first = self._first(keys)
         return keys.index(first)
+
+    def _first(self, keys: Sequence[int]) -> int:
+        for key in self._order:  # mostly it is one of the first
+            if key in keys:
+                return key
+        return keys[0]
+
+    def _rank(self, key: int, priority: float) -> None:
+        self._priorities[key] = priority
+        self._known.add(key)
+        self._order = sorted(self._priorities, key=self._priorities.__getitem__, reverse=True)
 
 
 class Pos(Uniform):
