@@ -50,7 +50,7 @@ def snapshot(value: object) -> object:
     Mappings, sequences, sets, dataclasses, named tuples, attrs classes, pydantic models, msgspec structs, ORM rows
     and objects, HTTP responses and exceptions (arguments, notes, causes) are taken apart. Of any other object its
     text is taken and its public attributes as far as they are plain data; what hangs on the objects behind it did
-    not arrive.
+    not arrive. What raises when it is looked at, or is too deep to be printed, is told by its type, and why.
 
     Args:
         value: anything that was seen.
@@ -61,7 +61,8 @@ def snapshot(value: object) -> object:
     try:
         return _copied(value, 0)
     except _NotPlainError:
-        return _Copier().copy(value)
+        pass  # what is said of the rest has nothing to do with it
+    return _Copier().copy(value)
 
 
 def unordered(value: object) -> object:
@@ -118,7 +119,7 @@ class _Copier:
         if id(value) in self._path:
             return "<seen above>"
         if len(self._path) >= _DEEPEST:
-            return repr(value)
+            return _text_of(value, f"cut, {_DEEPEST} levels down")
         self._path.append(id(value))
         try:
             return self._take_apart(value)
@@ -126,12 +127,24 @@ class _Copier:
             if not self._in_error:
                 raise
             return _what(value)  # whoever raised an error with an iterator in it did nothing wrong
+        except Exception as broken:  # a proxy of nothing, for example: it may raise whatever it likes
+            return self._untouchable(value, broken)
         finally:
             self._path.pop()
 
-    def _take_apart(self, value: object) -> object:
-        if type(value).__module__ == "unittest.mock":  # it claims to be and to have whatever it is asked for
+    def _untouchable(self, value: object, broken: Exception) -> object:
+        """What can be had of an object that raises when it is asked for something: its data, or what it is."""
+        try:
             return self._stranger(value)
+        except Exception:  # it cannot even be asked for its data
+            return _text_of(value, f"{type(broken).__name__} while it was looked at")
+
+    def _take_apart(self, value: object) -> object:
+        home = type(value).__module__
+        if home == "unittest.mock":  # it claims to be and to have whatever it is asked for
+            return self._stranger(value)
+        if home == "werkzeug.local" and hasattr(type(value), "_get_current_object"):  # its class has every method
+            return self.copy(object.__getattribute__(value, "_get_current_object")())
         for kind, plain in _PLAIN:
             if isinstance(value, kind):
                 return plain(value)
@@ -179,13 +192,14 @@ class _Copier:
 
     def _stranger(self, value: object) -> object:
         if self._in_stranger:
-            return repr(value)
+            return _text_of(value)
         self._in_stranger = True
         try:
             data = self._named((name, part) for name, part in _attributes(value) if _is_public_data(name, part))
         finally:
             self._in_stranger = False
-        return {"": repr(value), **data} if data else repr(value)
+        text = _text_of(value)
+        return {"": text, **data} if data else text
 
 
 def _parts(value: object) -> Iterable[tuple[object, object]] | None:
@@ -255,6 +269,23 @@ def _text(error: BaseException) -> str:
         return f"<{type(broken).__name__} while it was printed>"
 
 
+def _text_of(value: object, otherwise: str = "") -> str:
+    """The text of any object.
+
+    Args:
+        value: the object.
+        otherwise: why there is none, if its own text raises.
+    """
+    try:
+        return repr(value)
+    except Exception as broken:  # one that cannot be printed is still one that was seen
+        return _shown_by_type(value, otherwise or f"{type(broken).__name__} while it was printed")
+
+
+def _shown_by_type(value: object, why: str) -> str:
+    return f"<{type(value).__name__}: {why}>"
+
+
 def _response(response: object) -> list[tuple[str, object]]:
     headers = getattr(response, "headers", {})
     status = getattr(response, "status_code", None) or getattr(response, "status", None)
@@ -316,7 +347,12 @@ def _is_public_data(name: str, value: object) -> bool:
 
 
 def _key(key: object) -> str:
-    return key.decode("utf-8", "backslashreplace") if isinstance(key, bytes) else str(key)
+    if isinstance(key, bytes):
+        return key.decode("utf-8", "backslashreplace")
+    try:
+        return str(key)
+    except Exception as broken:  # as in _text_of
+        return _shown_by_type(key, f"{type(broken).__name__} while it was printed")
 
 
 def _what(value: object) -> str:

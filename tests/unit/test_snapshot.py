@@ -353,3 +353,135 @@ def test_a_table_is_a_copy_of_its_own(rows, copy):
         row.clear()
     assert taken == copy
     assert all(type(value) is not Loud for row in taken for value in row)
+
+
+class Unprintable:
+    """Like an ORM object of a session that is closed."""
+
+    def __init__(self):
+        self.note = "hello"
+
+    def __repr__(self):
+        raise RuntimeError("no session")
+
+    __str__ = __repr__
+
+
+class Unbound:
+    """Like a proxy of a request where there is none."""
+
+    def __init__(self):
+        self.note = "hello"
+
+    def __getattr__(self, name):
+        raise RuntimeError("outside of a request")
+
+    def __repr__(self):
+        return "<Unbound>"
+
+
+class Untouchable:
+    """Whatever is asked of it."""
+
+    def __getattribute__(self, name):
+        raise RuntimeError("outside of a request")
+
+    def __repr__(self):
+        raise RuntimeError("outside of a request")
+
+
+def nested(inner, levels):
+    for _ in range(levels):
+        inner = [inner]
+    return inner
+
+
+def innermost(value):
+    while isinstance(value, list):
+        [value] = value
+    return value
+
+
+UNPRINTED = "<Unprintable: RuntimeError while it was printed>"
+
+
+@pytest.mark.parametrize(
+    ("value", "plain"),
+    [
+        (Unprintable(), {"": UNPRINTED, "note": "hello"}),
+        ([Unprintable(), 1], [{"": UNPRINTED, "note": "hello"}, 1]),
+        ({Unprintable(): 1, "a": 2}, {UNPRINTED: 1, "a": 2}),
+        (Unbound(), {"": "<Unbound>", "note": "hello"}),
+        (Untouchable(), "<Untouchable: RuntimeError while it was looked at>"),
+        ({"a": Untouchable(), "b": (1,)}, {"a": "<Untouchable: RuntimeError while it was looked at>", "b": [1]}),
+        (ValueError(Untouchable()), None),
+    ],
+    ids=["repr", "in a list", "key", "getattr", "getattribute", "in a dict", "in an error"],
+)
+def test_an_object_that_raises_when_it_is_looked_at_fails_nobody(value, plain):
+    """The rest of it, and of what is around it, is seen; of itself it is said what it is."""
+    seen = snapshot(value)
+    assert seen == plain or plain is None
+    assert "RuntimeError while" in str(seen) or "<Unbound>" in str(seen)
+
+
+@pytest.mark.parametrize("inner", [(1, 2), "x"], ids=["taken apart", "plain"])
+def test_what_is_too_deep_even_to_be_printed_is_cut_and_says_so(inner):
+    """Where a text can still be had, it is whole."""
+    assert "x" in str(innermost(snapshot(nested("x", 200))))
+    assert innermost(snapshot(nested(inner, 5000))) == "<list: cut, 64 levels down>"
+
+
+def local_proxy():
+    """Like werkzeug's: its class has every special method there is, and asks whatever stands behind it."""
+    nothing = object()
+
+    class LocalProxy:
+        __module__ = "werkzeug.local"
+        __slots__ = ("_get_current_object",)
+
+        def __init__(self, behind=nothing):
+            def get():
+                if behind is nothing:
+                    raise RuntimeError("Working outside of request context.")
+                return behind
+
+            object.__setattr__(self, "_get_current_object", get)
+
+        @property
+        def __class__(self):
+            try:
+                return type(self._get_current_object())
+            except RuntimeError:
+                return type(self)
+
+        def __getattr__(self, name):
+            return getattr(object.__getattribute__(self, "_get_current_object")(), name)
+
+        def __repr__(self):
+            return "<LocalProxy unbound>"
+
+        def ask(self, *_):
+            raise RuntimeError("Working outside of request context.")
+
+        __iter__ = __next__ = __len__ = __await__ = __getitem__ = __contains__ = ask
+
+    return LocalProxy
+
+
+@pytest.mark.parametrize("behind", ["x", {"a": ["x"]}, ("x", 1)], ids=str)
+def test_a_proxy_of_werkzeug_is_what_stands_behind_it(behind):
+    """As of Flask's `g`, or the current user."""
+    assert snapshot([local_proxy()(behind)]) == [snapshot(behind)]
+
+
+def test_a_proxy_of_nothing_fails_nobody():
+    """It was observed where there is no request."""
+    assert snapshot({"user": local_proxy()()}) == {"user": "<LocalProxy unbound>"}
+
+
+def test_a_misuse_says_nothing_of_how_values_are_copied():
+    """That there were plain ones first is of no use to anybody."""
+    with pytest.raises(MisuseError, match=r"observe\(\) got an iterator") as refused:
+        snapshot(iter([1]))
+    assert refused.value.__context__ is None
