@@ -22,17 +22,19 @@ def read_cuts(where: str, cancel: object, faults: object) -> tuple[bool | None, 
     Args:
         where: it is said, ``isolation`` or ``isolation.check``.
         cancel: True, False, or None.
-        faults: True, False, or what is to be raised.
+        faults: True, False (None is the same), or what is to be raised.
 
     Raises:
         MarkerError: it is none of that, or an exception cannot be made.
     """
     if cancel is not None and not isinstance(cancel, bool):
         raise MarkerError(f"{where}(cancel={cancel!r}): True cancels users at every suspension point, False nowhere")
-    kinds = (ConnectionResetError, TimeoutError, timeout) if faults is True else faults or ()
+    if faults is None or faults is False:
+        return cancel, ()
+    kinds = (ConnectionResetError, TimeoutError, timeout) if faults is True else faults
     if callable(kinds):
         kinds = (kinds,)
-    if not isinstance(kinds, list | tuple) or not all(map(_is_fault, kinds)):
+    if not isinstance(kinds, list | tuple) or not kinds or not all(map(_is_fault, kinds)):
         raise MarkerError(
             f"{where}(faults={faults!r}): True, or the exceptions that are to be raised, each by its type or by a "
             'function that makes one: faults=[ConnectionResetError, lambda: MyError(1, "x")]'

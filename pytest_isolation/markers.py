@@ -27,6 +27,8 @@ ISOLATION_KEYWORDS = ("users", "anonymous", "cancel", "faults", "explore", "heap
 # More in flight, and it is the test that is measured.
 MOST_AT_ONCE = 1000
 MOST_USERS = 100_000
+# With each more there are hundreds of times as many orders; three are not exhausted but by the smallest of scenarios.
+MOST_DEVIATIONS = 3
 # Plugins, configuration, and what is tested; where a test is and what is shown of it is no matter.
 _CARRIED = (
     *("-p", "-c", "-o", "-W", "--config-file", "--override-ini", "--rootdir", "--confcutdir", "--import-mode"),
@@ -263,10 +265,10 @@ def _read_explore(mark: pytest.Mark, item: pytest.Item) -> int | None:
     explore = mark.kwargs.get("explore")
     if explore is None or explore is False:
         return None
-    if not isinstance(explore, int) or explore < 0:
+    if isinstance(explore, bool) or not isinstance(explore, int) or not 1 <= explore <= MOST_DEVIATIONS:
         raise MarkerError(
-            f"isolation(explore={explore!r}): it takes the number of deviations from what asyncio would have done, as "
-            "in explore=1"
+            f"isolation(explore={explore!r}): it takes the number of deviations from what asyncio would have done, "
+            f"from 1 to {MOST_DEVIATIONS}, as in explore=1"
         )
     if not inspect.iscoroutinefunction(getattr(item, "obj", None)):
         raise MarkerError(f"isolation(explore={explore}) needs an async test: a sync body has only one order of steps")
@@ -278,7 +280,7 @@ def _read_explore(mark: pytest.Mark, item: pytest.Item) -> int | None:
                 "which no order is played. Make it sync, and let it say how one is made for each: "
                 f"return pytest_isolation.Fresh(open_{name})"
             )
-    return int(explore)
+    return explore
 
 
 def _is_async(function: object) -> bool:
@@ -343,8 +345,8 @@ def _impossible_place(item: pytest.Item) -> Iterator[str]:
         )
     if getattr(item.obj, "is_hypothesis_test", False):
         yield (
-            "@given already repeats the body, with other values each time. "
-            "Draw inside the body (st.data()), or split the test in two"
+            "@given already repeats the body, with other values each time. Give it values with "
+            "@pytest.mark.parametrize, or let Hypothesis choose what users do: isolation.state_machine(…)"
         )
     if inspect.isasyncgenfunction(item.obj) or inspect.isgeneratorfunction(item.obj):
         yield "the body is a generator, which pytest does not run"

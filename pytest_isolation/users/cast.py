@@ -108,13 +108,14 @@ class User:
         It is referred to weakly, so that tracking itself keeps nothing.
 
         Args:
-            thing: a context, a session, a message: any object that can be referred to weakly.
+            thing: a context, a session, a message: any object that can be referred to weakly, and is no class, module
+                or function of the code's own.
 
         Returns:
             The object.
 
         Raises:
-            MisuseError: it cannot be referred to weakly.
+            MisuseError: it cannot be referred to weakly, or belongs to no user.
         """
         self._cast.tracked.add(self._number, thing)
         return thing

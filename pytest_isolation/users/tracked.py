@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Mapping
 from dataclasses import replace
+from types import BuiltinFunctionType, BuiltinMethodType, FunctionType, MethodType, ModuleType
 from typing import NamedTuple
 from weakref import ref
 
@@ -41,6 +42,24 @@ class _Thing(NamedTuple):
     place: Place | None
 
 
+def _refuse_code(thing: object) -> None:
+    """Refuse what is the same for all users, and methods, each of which is gone as soon as it was made.
+
+    Raises:
+        MisuseError: it is that.
+    """
+    if isinstance(thing, MethodType | BuiltinMethodType) and not isinstance(thing.__self__, ModuleType):
+        raise MisuseError(f"track() cannot follow the method {thing.__name__}: track the object whose method it is")
+    if isinstance(thing, type | ModuleType | FunctionType | BuiltinFunctionType):
+        if isinstance(thing, FunctionType) and "<locals>" in thing.__qualname__:
+            return  # a callback that was made in a run belongs to it
+        what = "class" if isinstance(thing, type) else "module" if isinstance(thing, ModuleType) else "function"
+        raise MisuseError(
+            f"track() takes what belongs to one user's run, and the {what} {thing.__name__} belongs to all: track an "
+            "object that was made for this user"
+        )
+
+
 class Tracked:
     """What the users of one test handed over in one scene.
 
@@ -70,8 +89,9 @@ class Tracked:
         """Take down an object.
 
         Raises:
-            MisuseError: it cannot be referred to weakly.
+            MisuseError: it cannot be referred to weakly, or it belongs to nobody's run.
         """
+        _refuse_code(thing)
         try:
             get = ref(thing)
         except TypeError:

@@ -607,3 +607,46 @@ def test_one_who_was_alone_is_one(stage):
     held = [Holding(owner, "the secret 'note'", "shop.notes", by=Hold.STORE, secrets=("note",)) for owner in owners]
     evidence = replace(stage.evidence(), after=Aftermath(held=tuple(held)))
     assert [*stores(evidence)] == [("the secret 'note' of 2 of 3 users and 1 who was alone", "shop.notes")]
+
+
+CODE = {
+    "int": "*track() takes what belongs to one user's run, and the class int belongs to all*made for this user*",
+    "gc": "*the module gc belongs to all*",
+    "helper": "*the function helper belongs to all*",
+    "len": "*the function len belongs to all*",
+    "user.secret": "*track() cannot follow the method secret: track the object whose method it is*",
+    "[].append": "*track() cannot follow the method append: track the object whose method it is*",
+}
+
+
+@pytest.mark.parametrize("thing", CODE)
+def test_what_is_the_same_for_all_users_cannot_be_tracked(suite, thing):
+    """It lives for ever by right; and a method is gone at once, so that it would prove nothing."""
+    result = suite(
+        f"""
+        import gc, pytest
+        def helper(): pass
+        @pytest.mark.isolation(users=2)
+        def test_it(user):
+            user.observe(user.id)
+            user.track({thing})
+        """
+    )
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines([CODE[thing]])
+
+
+def test_a_callback_that_was_made_in_a_run_belongs_to_it(suite):
+    """What keeps it is found."""
+    result = suite(
+        """
+        import pytest
+        kept = []
+        @pytest.mark.isolation(users=2)
+        def test_it(user):
+            user.observe(user.id)
+            kept.append(user.track(lambda: user.id))
+        """
+    )
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["RETAINED  a function of *", "*kept by   test_it.kept *"])

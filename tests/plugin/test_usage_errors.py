@@ -351,3 +351,50 @@ def test_arrivals_that_are_too_few_for_the_quantile_are_refused_in_ci_mode(suite
     result.stderr.fnmatch_lines([said])
     assert suite(source, "--isolation-budget", "--isolation-max-seconds=15", "--collect-only").ret == 0
     assert suite(source, "--collect-only").ret == 0
+
+
+CUTS_AND_ORDERS = {
+    "explore=True": "isolation(explore=True): it takes the number of deviations",
+    "explore=0": "isolation(explore=0): it takes the number of deviations",
+    "explore=99": "from 1 to 3, as in explore=1",
+    "explore=1.0": "isolation(explore=1.0): it takes",
+    "faults=[]": "isolation(faults=[]): True, or the exceptions that are to be raised",
+    "faults=0": "isolation(faults=0): True, or the exceptions",
+    "faults=''": "isolation(faults=''): True, or the exceptions",
+}
+
+
+@pytest.mark.parametrize("arguments", CUTS_AND_ORDERS)
+def test_a_sweep_or_a_search_that_is_none_is_refused(suite, arguments):
+    """True is no number, and an empty list would fail nobody."""
+    result = suite(
+        f"""
+        import pytest
+        @pytest.mark.isolation({arguments})
+        async def test_one(user): pass
+        """
+    )
+    assert_refused(result, "test_it.py::test_one", CUTS_AND_ORDERS[arguments])
+
+
+@pytest.mark.parametrize("arguments", ["faults=None", "faults=False", "explore=None", "explore=False"])
+def test_what_is_turned_off_is_not_refused(suite, arguments):
+    """By a parameter, for example."""
+    source = f"import pytest\n@pytest.mark.isolation({arguments})\nasync def test_one(user): pass"
+    assert suite(source, "--collect-only").ret == 0
+
+
+def test_a_test_of_hypothesis_is_told_what_works_instead(suite):
+    """Not to draw in the body: that would be @given again."""
+    result = suite(
+        """
+        import pytest
+        from hypothesis import given, strategies as st
+        @pytest.mark.isolation
+        @given(st.integers())
+        def test_one(user, number): pass
+        """
+    )
+    said = "with @pytest.mark.parametrize, or let Hypothesis choose what users do: isolation.state_machine(…)"
+    assert_refused(result, "test_it.py::test_one", said)
+    assert "Draw inside the body" not in "\n".join(result.errlines)
