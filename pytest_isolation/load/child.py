@@ -5,6 +5,7 @@ It says its port on standard output once it is ready, and ends when its standard
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 import threading
@@ -26,7 +27,9 @@ class Server(uvicorn.Server):
 
     def end_with_input(self) -> None:
         """Wait until whoever started this process is done with it, or is no more."""
-        sys.stdin.buffer.read()
+        # Not sys.stdin: Python cannot end while a thread holds its lock, as when there is nothing to serve.
+        while os.read(0, 1024):
+            pass
         self.should_exit = True
 
 

@@ -2,6 +2,8 @@
 
 import re
 import signal
+import subprocess
+import sys
 import time
 
 import psutil
@@ -100,3 +102,19 @@ def _child(process):
             return found[0]
         time.sleep(0.01)
     raise AssertionError("it never started a server")
+
+
+def test_a_server_that_has_nothing_to_serve_ends_without_a_crash():
+    """Whoever started it has not closed its input, which a thread reads."""
+    child = subprocess.Popen(
+        [sys.executable, "-m", "pytest_isolation.load.child", "nowhere:app"],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stderr is not None
+    said = child.stderr.read()
+    child.communicate()
+    assert "nowhere" in said
+    assert "Fatal Python error" not in said
+    assert child.returncode == 3
