@@ -21,6 +21,7 @@ from pytest_isolation.targets.connection_looks import LookAsync, LookSync
 from pytest_isolation.targets.httpx import pool_of, watch_client
 from pytest_isolation.targets.promises import handle_of, heard
 from pytest_isolation.targets.ready_made import LIBRARIES, Own, Terms, look_of, terms_of
+from pytest_isolation.targets.watchable import Asked, method_of, refuse_unwatchable, refuse_wrong_record
 from pytest_isolation.users.lendings import Lending, Lendings
 
 T = TypeVar("T")
@@ -86,8 +87,9 @@ class Watch:
             The pool.
 
         Raises:
-            MisuseError: it is no pool that can be watched.
+            MisuseError: it is no pool that can be watched, or something that is said of it is wrong.
         """
+        refuse_unwatchable(pool, Asked(name, limit, lend, back, of, dirt, uses, settings))
         if any(pool is one for one in self._lendings.watched):
             return pool
         if isinstance(pools := getattr(pool, "pools", None), Sequence):
@@ -168,7 +170,11 @@ class Watch:
         Args:
             name: of the pool in reports; the same name gives the same recorder.
             limit: how many objects it may lend at once.
+
+        Raises:
+            MisuseError: the name or the limit is none.
         """
+        refuse_wrong_record("isolation_watch.recorder(…)", name or "", limit)
         if name not in self._recorders:  # a scenario asks once for each user
             self._recorders[name] = self._lendings.watch(name, limit)
         return self._recorders[name]
@@ -310,7 +316,7 @@ class _Watched:
             return
         if kind not in self._kinds:
             more = self._terms.methods(kind) if self._terms.methods is not None else {}
-            told = {name: self._telling(more.get(name, getattr(kind, name))) for name in self._terms.uses}
+            told = {name: self._telling(more.get(name) or method_of(kind, name)) for name in self._terms.uses}
             told = {**more, **told}
             self._kinds[kind] = type(kind.__name__, (kind,), {"__slots__": (), "__module__": kind.__module__, **told})
         try:
@@ -408,7 +414,13 @@ def _replaced(pool: Any, methods: dict[str, Callable[[Callable[..., Any]], Calla
             vars(pool).update(before)
         return
     own = {name: staticmethod(method) for name, method in new.items()}
-    pool.__class__ = type(kind.__name__, (kind,), {"__slots__": (), "__module__": kind.__module__, **own})
+    try:
+        pool.__class__ = type(kind.__name__, (kind,), {"__slots__": (), "__module__": kind.__module__, **own})
+    except TypeError as error:
+        raise MisuseError(
+            f"isolation_watch(pool): the methods of a {kind.__name__} cannot be heard ({error}); let the pool tell "
+            "isolation_watch.recorder('name')"
+        ) from None
     try:
         yield
     finally:
