@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_isolation.errors import MisuseError
+from pytest_isolation.errors import MisuseError, NothingMeasured
 from pytest_isolation.state import STATE
 
 if TYPE_CHECKING:
@@ -80,6 +80,36 @@ def play_apart(item: pytest.Item, plan: Plan | None = None, part: int | None = N
     plan, cast = plan or Plan(item.nodeid, command(item)), state.cast(name)
     cast.tracked.roots = _roots(item)
     return Play(plan, state.settings, cast, state.seed, _extensions(item), part=part)
+
+
+def refuse_unused(item: pytest.Function, play: Play) -> None:
+    """Refuse a test that takes `users` or `latency` itself, and would be green without having used them.
+
+    Args:
+        item: the test, whose body has ended well.
+        play: of the test; where its markers have something judged, that was measured.
+
+    Raises:
+        NothingMeasured: it says how to use the fixture.
+    """
+    if play.plan.is_judged:
+        return
+    took = {name for name in inspect.signature(item.function).parameters if _is_ours(item, name)}
+    if "users" in took and not play.players:
+        raise NothingMeasured("the test takes `users`, and never called it: alice, bob = users(2)")
+    ledger = play.ledger
+    if "latency" in took and not (any(ledger.samples.values()) or ledger.raised or play.comparisons):
+        raise NothingMeasured(
+            "the test takes `latency`, and nothing was measured with it: with latency.span('agent.create'): …"
+        )
+
+
+def _is_ours(item: pytest.Function, name: str) -> bool:
+    """A fixture of a test is this plugin's, and not one of the test suite's that is called the same."""
+    from pytest_isolation.markers import fixture_definitions
+
+    definitions = fixture_definitions(item).get(name)
+    return definitions is not None and definitions[-1].func.__module__ == __name__
 
 
 def _roots(item: pytest.Item) -> Mapping[str, object]:

@@ -266,6 +266,7 @@ def _play(item: pytest.Function) -> Generator[None, object, object]:
             apart = fixtures.play_apart(item)
             explore_orders(play, apart, body, item.config.stash[STATE].settings, item.stash.get(fixtures.BACKEND, None))
         result = conclude(play)
+        fixtures.refuse_unused(item, play)
     except BaseException as error:
         said = _keep_partial(item, play, error)
         if not said:

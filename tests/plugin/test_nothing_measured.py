@@ -147,3 +147,78 @@ def test_an_async_test_that_nobody_marked_is_told_which_mark_it_needs(suite, mar
     result.assert_outcomes(failed=2)
     said = [line for line in result.outlines if "mark it with @pytest.mark.anyio or @pytest.mark.asyncio" in line]
     assert len(said) == 1
+
+
+UNUSED = {
+    "users": ("def test(users): pass", "*the test takes `users`, and never called it: alice, bob = users(2)*"),
+    "users in an async test": (
+        "@pytest.mark.asyncio\nasync def test(users): pass",
+        "*the test takes `users`, and never called it*",
+    ),
+    "latency": (
+        "def test(latency): pass",
+        "*the test takes `latency`, and nothing was measured with it: with latency.span('agent.create')*",
+    ),
+    "a span that is never entered": (
+        "def test(latency): latency.span('a')",
+        "*the test takes `latency`, and nothing was measured with it*",
+    ),
+    "latency beside users": (
+        "def test(users, latency): users(1)[0].observe(1)",
+        "*the test takes `latency`, and nothing was measured with it*",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", UNUSED)
+def test_a_fixture_that_was_never_used_is_red(suite, case):
+    """As `isolation` that was never called."""
+    source, message = UNUSED[case]
+    result = suite(f"import pytest\n{source}")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines([message])
+
+
+def test_a_fixture_that_was_used_or_is_somebody_elses_is_green(suite):
+    """Or that a fixture takes for whoever wants it, or beside a marker that has something measured."""
+    suite(
+        """
+        import pytest
+
+        def part(): pass
+
+        @pytest.fixture
+        def pair(users): return lambda: users(2)
+
+        @pytest.fixture
+        def alice(users): return users(1)[0]
+
+        def test_lazily(pair): pass
+        def test_by_a_fixture(users, alice): alice.observe(alice.id)
+        def test_a_span(latency):
+            with latency.span("a"): pass
+        def test_recorded(latency): latency.record(0.1)
+        def test_raised(latency):
+            with pytest.raises(ValueError), latency.span("a"): raise ValueError
+        def test_compared(latency): latency.compare_sync(part, part)
+        @pytest.mark.latency(p95_ms=500)
+        def test_marked(latency): pass
+        def test_skipped(users): pytest.skip("not here")
+
+        class TestOwn:
+            @pytest.fixture
+            def users(self): return ["alice", "bob"]
+            @pytest.fixture
+            def latency(self): return 3
+            def test_own(self, users, latency, user): pass
+        """,
+        "--isolation-max-seconds=0.2",
+    ).assert_outcomes(passed=8, skipped=1)
+
+
+def test_a_test_that_fails_says_why_and_not_what_it_did_not_use(suite):
+    """It had not got to it."""
+    result = suite("def test(users): assert 1 == 2")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*assert 1 == 2*"])
+    result.stdout.no_fnmatch_line("*never called it*")
