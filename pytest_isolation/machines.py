@@ -181,12 +181,15 @@ def run_machine(
     )
     seen = _Seen(play, extent)
     machine = _machine(operations, extent.users, seen)
+    is_over = False
     try:
         run_state_machine_as_test(hypothesis.seed(seed)(machine), settings=settings)
     except Faulty as fault:
         return fault
+    except _Over:
+        is_over = True
     seen.require()
-    if seen.left_out:
+    if is_over:
         note(
             f"the time was over ({extent.seconds:g} s) after {seen.played} of {extent.examples} sequences of "
             "operations: give it more with state_machine(…, seconds=…), or fewer examples"
@@ -194,11 +197,15 @@ def run_machine(
     return None
 
 
+class _Over(BaseException):
+    """The time is over. Hypothesis takes every Exception for a failure of the program."""
+
+
 class _Seen:
     """Plays programs, and counts those of which something could be said."""
 
     def __init__(self, play: Callable[[Program], Result], extent: Extent) -> None:
-        self.played = self.left_out = 0
+        self.played = 0
         self._play = play
         self._deadline = perf_counter() + extent.seconds
         self._has_failed = False
@@ -212,8 +219,7 @@ class _Seen:
             Faulty: some order of it fails.
         """
         if self._observed and not self._has_failed and perf_counter() > self._deadline:
-            self.left_out += 1
-            return
+            raise _Over
         self.played += 1
         try:
             with warnings.catch_warnings():

@@ -34,7 +34,7 @@ def machine(suite, call, *options, more=""):
 
 def test_a_sequence_that_leaks_is_found_and_made_short(suite):
     """Two operations are enough: Hypothesis shows them, and the report who saw whose what."""
-    result = machine(suite, "isolation.state_machine(Shop, {**CORRECT, draft: {}, publish: {}}, seconds=2)")
+    result = machine(suite, "isolation.state_machine(Shop, {**CORRECT, draft: {}, publish: {}}, seconds=20)")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
         [
@@ -49,7 +49,7 @@ def test_a_sequence_that_leaks_is_found_and_made_short(suite):
 
 def test_the_printed_command_finds_it_again(suite):
     """The seed determines what is done and in which order."""
-    call = "isolation.state_machine(Shop, [draft, publish], steps=4, seconds=2, examples=20)"
+    call = "isolation.state_machine(Shop, [draft, publish], steps=4, seconds=20, examples=20)"
     first = machine(suite, call)
     option = next(line for line in first.outlines if line.startswith("  replay")).split("--")[1]
     again = machine(suite, call, f"--{option}")
@@ -59,13 +59,13 @@ def test_the_printed_command_finds_it_again(suite):
 
 def test_what_is_kept_apart_passes(suite):
     """In all of them."""
-    call = "isolation.state_machine(Shop, CORRECT, seconds=2, examples=5)"
+    call = "isolation.state_machine(Shop, CORRECT, seconds=20, examples=5)"
     machine(suite, call).assert_outcomes(passed=1)
 
 
 def test_without_failing_the_report_has_the_findings(suite):
     """For a test that expects them."""
-    call = "report = isolation.state_machine(Shop, [draft, publish], steps=4, seconds=2, examples=20, fail=False)"
+    call = "report = isolation.state_machine(Shop, [draft, publish], steps=4, seconds=20, examples=20, fail=False)"
     more = "        assert report.findings[0].kind == 'leak'\n"
     machine(suite, call, more=more).assert_outcomes(passed=1)
 
@@ -99,7 +99,7 @@ def test_what_cannot_be_played_is_refused(suite, call, said):
 
 def test_a_finding_is_shown_once(suite):
     """With what Hypothesis says of it, and not again as what the test ended with."""
-    result = machine(suite, "isolation.state_machine(Shop, [draft, publish], steps=4, seconds=2, examples=20)")
+    result = machine(suite, "isolation.state_machine(Shop, [draft, publish], steps=4, seconds=20, examples=20)")
     result.stdout.fnmatch_lines(["LEAK *", "*state.draft()"])
     result.stdout.no_fnmatch_line("The test itself ended with *")
 
@@ -134,7 +134,7 @@ NAMED = """
 )
 def test_no_operation_is_lost_for_its_name(suite, operations, name):
     """Two may have one, and the machine itself has some; they are shown with their own."""
-    source = NAMED + f"    def test_it(isolation): isolation.state_machine(Shop, {operations}, seconds=1, examples=5)"
+    source = NAMED + f"    def test_it(isolation): isolation.state_machine(Shop, {operations}, seconds=30, examples=5)"
     result = suite(source, "--isolation-seed=42")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["LEAK *", f"state.{name}()"])
@@ -142,7 +142,7 @@ def test_no_operation_is_lost_for_its_name(suite, operations, name):
 
 def test_a_sequence_of_one_operation_is_played(suite):
     """The choice of the users is none of the steps."""
-    call = "isolation.state_machine(Shop, [make('leaky', 'add')], seconds=1, examples=2, steps=1)"
+    call = "isolation.state_machine(Shop, [make('leaky', 'add')], seconds=30, examples=2, steps=1)"
     suite(NAMED + f"    def test_it(isolation): {call}").assert_outcomes(failed=1)
 
 
