@@ -188,12 +188,12 @@ OTHERS = {
 
 
 @pytest.mark.usefixtures("impatient")
-def test_other_leavings_are_found(several, postgres):
-    """They are known without a question to the server."""
-    url = postgres.replace("postgresql", "postgresql+asyncpg")
-    result = several([source(url, more=fault) for fault, _, _ in OTHERS.values()])
-    result.assert_outcomes(failed=len(OTHERS))
-    result.stdout.fnmatch_lines([line for _, _, line in OTHERS.values()])
+def test_other_leavings_are_found(several, url):
+    """They are known without a question to the server; psycopg knows of a raw BEGIN, so that the pool's rollback ends it."""
+    left = [fault for what, fault in OTHERS.items() if "asyncpg" in url or what != "an open transaction"]
+    result = several([source(url, more=fault) for fault, _, _ in left])
+    result.assert_outcomes(failed=len(left))
+    result.stdout.fnmatch_lines([line for _, _, line in left])
 
 
 def test_their_correct_twins_pass(several, url, twin):
