@@ -10,6 +10,9 @@ from loads import Unit
 
 from pytest_isolation.latency.noise import MachineClock
 
+# It ends with whoever has started it, in whatever way.
+HOG = "import os; parent = os.getppid()\nwhile os.getppid() == parent: pass"
+
 
 @pytest.fixture(scope="module")
 def clock():
@@ -23,7 +26,7 @@ def neighbours():
 
     def come_and_go():
         while not stop.is_set():
-            hogs = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(rng.randrange(4))]
+            hogs = [subprocess.Popen([sys.executable, "-c", HOG]) for _ in range(rng.randrange(4))]
             stop.wait(rng.uniform(0.1, 3))
             for hog in hogs:
                 hog.kill()
