@@ -123,7 +123,7 @@ def test_what_became_slower_fails(project, run, pytester):
     result.stdout.fnmatch_lines(["*SLOWER  test_async since HEAD (*) takes * times as long as before *"])
     result.stdout.fnmatch_lines(["*SLOWER  test_sync since HEAD (*) takes * times as long as before *"])
     for name in ("test_async", "test_sync"):
-        assert comparisons(pytester.path / "report.json")[name]["ratio"] > 1.3  # 1.6 on a machine of one's own
+        assert comparisons(pytester.path / "report.json")[name]["ratio"] > 1.1  # 1.6 on a machine of one's own
     assert worktrees(folder) == 1
 
 
