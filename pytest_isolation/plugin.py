@@ -235,6 +235,7 @@ class Playing:
 
             report.isolation = encode(item.stash[RESULT])  # type: ignore[attr-defined] # reaches a controller of xdist
             del item.stash[RESULT]
+            _shorten(report, call)
         if call.when == "call" and SPANS in item.stash:
             report.isolation_spans = item.stash[SPANS]  # type: ignore[attr-defined]
             del item.stash[SPANS]
@@ -242,6 +243,13 @@ class Playing:
             report.isolation_samples = item.stash[SAMPLES]  # type: ignore[attr-defined]
             del item.stash[SAMPLES]
         return report
+
+
+def _shorten(report: pytest.TestReport, call: pytest.CallInfo[None]) -> None:
+    """Leave the first line of a failure to pytest's summary, which on CI would repeat the whole text."""
+    crash = getattr(report.longrepr, "reprcrash", None)
+    if crash is not None and isinstance(getattr(call.excinfo, "value", None), pytest.fail.Exception):
+        crash.message = crash.message.split("\n")[0]
 
 
 def _hint(call: pytest.CallInfo[None]) -> list[tuple[str, str]]:

@@ -52,6 +52,15 @@ def test_what_the_same_store_keeps_is_counted(suite):
     result.stdout.fnmatch_lines(["… and * more of this kind: *"])
 
 
+def test_pytests_summary_has_one_line_of_each_failure_on_ci_too(suite, monkeypatch):
+    """There pytest would repeat all that was found, which the log has already."""
+    monkeypatch.setenv("CI", "true")
+    lines = suite(KEPT).outlines
+    after = lines[next(n for n, line in enumerate(lines) if "short test summary" in line) + 1 :]
+    assert len(after) == 2
+    assert after[0].startswith("FAILED test_it.py::test_note - Failed: RETAINED")
+
+
 @pytest.mark.parametrize(("count", "said"), [(1, "1 time"), (2, "2 times")])
 def test_how_often_it_was_played(suite, count, said):
     """In the number that is due."""
