@@ -56,7 +56,7 @@ def state(some: Locals = ()) -> State:
         "the working directory": Value(_folder()),
         "the locale": Value(locale.setlocale(locale.LC_ALL)),
         "the default timeout of sockets": Value(str(socket.getdefaulttimeout())),
-        "warnings.filters": Value(f"{len(warnings.filters)} filters", tuple(map(id, warnings.filters))),
+        "warnings.filters": Value(f"{len(_filters())} filters", _filters()),
         **dict(_loggers()),
         **dict(_signals()),
         **dict(_loop()),
@@ -74,7 +74,7 @@ def glance() -> tuple[object, ...]:
         _folder(),
         locale.setlocale(locale.LC_ALL),
         socket.getdefaulttimeout(),
-        tuple(map(id, warnings.filters)),
+        _filters(),
         [(one.level, *map(id, one.handlers), *map(id, one.filters)) for one in (logging.root, *loggers)],
     )
 
@@ -91,6 +91,14 @@ def changes(before: State, after: State) -> Iterator[Change]:
         is_harmless |= new is None and name.startswith(OF_THREADS)
         if old != new and not is_harmless:
             yield Change(name, old and old.text, new and new.text)
+
+
+def _filters() -> tuple[int, ...]:
+    """Without the filter that Python itself leaves where two threads start processes at once.
+
+    os.get_exec_path ignores BytesWarning for a moment, and catch_warnings is not made for threads.
+    """
+    return tuple(id(one) for one in warnings.filters if (one[0], one[2]) != ("ignore", BytesWarning))
 
 
 def _folder() -> str:

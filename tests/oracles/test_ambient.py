@@ -1,12 +1,13 @@
 """What the whole process shares stays as it was."""
 
 import textwrap
+import warnings
 
 import pytest
 
 from pytest_isolation.model import Aftermath, Change
 from pytest_isolation.oracles.ambient import ambient_changes, settled_alone
-from pytest_isolation.phases.ambient import Value, changes
+from pytest_isolation.phases.ambient import Value, changes, glance, state
 from pytest_isolation.users.transcript import Story
 
 HEAD = """
@@ -200,3 +201,15 @@ def test_a_secret_that_goes_from_a_thread_local_is_none():
     name = "the thread-local attribute 'note' of _local"
     assert [*changes({name: Value("'…'")}, {})] == []
     assert [*changes({}, {name: Value("'…'")})] == [Change(name, None, "'…'")]
+
+
+def test_a_filter_that_python_leaves_when_threads_start_processes_is_none():
+    """`os.get_exec_path` sets it for a moment, and two threads may restore in the wrong order."""
+    with warnings.catch_warnings():
+        before, glanced = state(), glance()
+        warnings.simplefilter("ignore", BytesWarning)
+        assert [*changes(before, state())] == []
+        assert glance() == glanced
+        warnings.simplefilter("ignore", ResourceWarning)
+        assert [change.name for change in changes(before, state())] == ["warnings.filters"]
+        assert glance() != glanced
