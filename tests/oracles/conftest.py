@@ -99,3 +99,18 @@ def twin(request, pytester, cheap_inner_runs, monkeypatch):
     options = f"{os.environ.get('PYTEST_ADDOPTS', '')} -o asyncio_default_test_loop_scope=module"
     monkeypatch.setenv("PYTEST_ADDOPTS", options)
     return Twin(TAKES)
+
+
+@pytest.fixture
+def tells_apart(several, twin):
+    """Plays a fault and its correct twin: one is found, with this line, and the other is silent, however often."""
+
+    def play(line, faulty, correct):
+        if twin.takes > 1:
+            twin.is_silent(several([correct]))
+            return
+        result = several([faulty, correct])
+        result.assert_outcomes(failed=1, passed=1)
+        result.stdout.fnmatch_lines([line])
+
+    return play

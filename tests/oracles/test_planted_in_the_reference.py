@@ -525,12 +525,12 @@ def test_a_planted_fault_is_found(suite, copy, fault):
     result.stdout.fnmatch_lines([FAULTS[fault].found])
 
 
-def test_the_reference_backend_passes(several, copy):
+def test_the_reference_backend_passes(several, copy, twin):
     """Where nothing is planted, in all these scenarios."""
     copy(JUDGING)
     scenarios = dict.fromkeys(fault.scenario for fault in FAULTS.values())
     result = several([HEAD + scenario for scenario in scenarios], *LENIENT)
-    result.assert_outcomes(passed=len(scenarios) + 1)  # one of them holds two tests
+    twin.is_silent(result, len(scenarios) + 1)  # one of them holds two tests
 
 
 def test_a_frozen_event_loop_is_shown_by_pytest_itself(suite, copy):
