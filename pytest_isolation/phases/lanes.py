@@ -80,7 +80,9 @@ class Lane:
 
 
 class Clock(Protocol):
-    """The virtual time of the loop."""
+    """The virtual time of the loop, which keeps its timers as every loop of asyncio does."""
+
+    _scheduled: list[asyncio.TimerHandle]
 
     def due(self) -> bool:
         """A timer is so near that a slow machine would let it fire first."""
@@ -186,11 +188,12 @@ class Lanes:
         conductor = self._conductor
         if conductor.decides:
             lane = self._choose() if conductor.peek is None else self._choose_seen(conductor.peek)
+            steps = conductor.options.steps
             while lane is self._clock_lane:
-                conductor.options.steps.append(_CLOCK)
+                steps.append(_CLOCK)
                 self._pass(self._clock.fire())
                 lane = self._choose() if conductor.peek is None else self._choose_seen(conductor.peek)
-            conductor.options.steps.append(lane.key)
+            steps.append(lane.key)
         else:
             lane = self._first()
         if lane is self._callback_lane:
@@ -206,12 +209,12 @@ class Lanes:
                 self._new -= 1
             if lane.more:
                 self._go_on(lane)
-            if lane is self._last:
-                self._in_a_row += 1
-            else:
+            if lane is not self._last:
                 self._last, self._in_a_row = lane, 0
-        conductor.steps += 1
-        if conductor.is_alert or conductor.steps > conductor.limit:
+            else:
+                self._in_a_row += 1
+        conductor.steps = made = conductor.steps + 1
+        if conductor.is_alert or made > conductor.limit:
             conductor.before(lane.task, self._clock.now(), handle)
             if conductor.hurries and not conductor.steps % _HURRY:
                 self._pass(self._clock.fire())
@@ -293,18 +296,20 @@ class Lanes:
 
     def _choose(self) -> Lane:
         conductor, active = self._conductor, self._active
-        due = self._clock.due()
+        due = bool(self._clock._scheduled) and self._clock.due()  # the list first, for a call costs more
         if self._callbacks or self._new > 1 or conductor.order == STICKY:
             return self._choose_among(due)
         count = len(active) + due
         if count == 1:
             return self._first()
-        if conductor.looks:
-            keys = [*active, _CLOCK] if due else [*active]
-            value = conductor.pick(keys)
+        looks = conductor.looks
+        keys = range(count) if not looks else [*active, _CLOCK] if due else [*active]
+        value = conductor.strategy.pick(keys)
+        conductor.values.append(value)  # as conductor.pick does, for less
+        conductor.options.append(count)
+        if looks:
             lane = active.get(keys[value], self._clock_lane)
         else:
-            value = conductor.pick(range(count))
             lane = next(islice(active.values(), value, None), self._clock_lane) if value else self._first()
         if value and conductor.watcher is not None:
             conductor.watcher.deviation(lane.task for lane in [*active.values()][:value])

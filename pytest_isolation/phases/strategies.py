@@ -209,8 +209,8 @@ class Pct(Uniform):
         self._priorities: dict[int, float] = {}
         self._order: list[int] = []
         self._known: set[int] = set()
-        self._falls = dict.fromkeys(random.sample(range(length), min(depth - 1, length)))
-        self._picks = count()
+        self._falls = {at + 1 for at in random.sample(range(length), min(depth - 1, length))}
+        self._picks = 0
 
     def pick(self, keys: Sequence[int]) -> int:
         """Who has the highest priority."""
@@ -218,17 +218,16 @@ class Pct(Uniform):
             for key in keys:
                 if key not in self._priorities:
                     self._rank(key, self._random.random())
-        first = self._first(keys)
-        if (at := next(self._picks)) in self._falls:
-            self._rank(first, -float(at + 1))
-            first = self._first(keys)
-        return keys.index(first)
-
-    def _first(self, keys: Sequence[int]) -> int:
-        for key in self._order:  # mostly it is one of the first
+        self._picks = picks = self._picks + 1
+        if picks in self._falls:
+            self._rank(next(key for key in self._order if key in keys), -float(picks))
+        last = len(keys) - 1
+        for key in self._order:  # mostly it is one of the first, who has just run and so is the last that became ready
+            if key == keys[last]:
+                return last
             if key in keys:
-                return key
-        return keys[0]
+                return keys.index(key)
+        return 0
 
     def _rank(self, key: int, priority: float) -> None:
         self._priorities[key] = priority
