@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from time import perf_counter, sleep
 from typing import TYPE_CHECKING, Any
@@ -14,14 +14,13 @@ import anyio
 
 from pytest_isolation.awaited import refuse_awaitable, refuse_unawaited
 from pytest_isolation.backend import Timings
+from pytest_isolation.checks import Checks
 from pytest_isolation.errors import NothingMeasured, TokenError
 from pytest_isolation.judge import Extensions, Judge
-from pytest_isolation.latency.arrivals import Pace, sample_closed, sample_paced
-from pytest_isolation.latency.interleaved import Interleaved, Old, Server, serve_async, serve_sync
+from pytest_isolation.latency.interleaved import Old, Server
 from pytest_isolation.latency.noise import Clock
 from pytest_isolation.latency.otel import listening
-from pytest_isolation.latency.rounds import take_rounds
-from pytest_isolation.latency.sampler import Limits, sample_async, sample_sync
+from pytest_isolation.latency.sampler import Limits
 from pytest_isolation.latency.spans import Ledger
 from pytest_isolation.loops import lost_errors_ignored
 from pytest_isolation.markers import Plan
@@ -35,64 +34,16 @@ from pytest_isolation.phases.scene import InTurn, Scene, Script
 from pytest_isolation.phases.surroundings import Surroundings
 from pytest_isolation.phases.token import Token, check_of, parse
 from pytest_isolation.playbook import Playbook
+from pytest_isolation.sampling import Sampling
 from pytest_isolation.settings import Settings
 from pytest_isolation.users.at_work import AT_WORK
 from pytest_isolation.users.cast import Cast, User, run_of
 from pytest_isolation.users.lendings import Lendings
 from pytest_isolation.users.transcript import Story
-from pytest_isolation.verdicts import Comparison
 
 if TYPE_CHECKING:
     from pytest_isolation.exploring import Explorer, Search
     from pytest_isolation.growing import Growing
-
-_COMPARE_S = 10.0
-
-
-_NO_CAUSE = "why it was over budget cannot be said, because the body failed when it was run again to see"
-
-
-@dataclass(slots=True)
-class Checks:
-    """How often a test asked for a check from code, and how many of them got to their end.
-
-    Attributes:
-        asked: for a check.
-        ended: those that did.
-        cancelled: those that were.
-        in_sync_code: asked for one that is to be awaited, where nothing can be.
-    """
-
-    asked: int = 0
-    ended: int = 0
-    cancelled: int = 0
-    in_sync_code: int = 0
-
-    def ask(self) -> int:
-        """One more is asked for: which one that is."""
-        self.asked += 1
-        return self.asked
-
-    def refuse_unfinished(self) -> None:
-        """Refuse a test that would be green without having been checked.
-
-        Raises:
-            NothingMeasured: it says what became of the checks.
-        """
-        if not self.asked:
-            raise NothingMeasured("the test takes `isolation`, and never called it: await isolation.check(scenario)")
-        if self.cancelled:
-            raise NothingMeasured("isolation.check was cancelled before it had got to its end, so it proved nothing")
-        if self.ended < self.asked and self.in_sync_code:
-            raise NothingMeasured(
-                "isolation.check was called in a sync test, where nobody can await it, so nothing was played. Make the "
-                "test async: async def test_it(isolation): await isolation.check(scenario)"
-            )
-        if self.ended < self.asked:
-            raise NothingMeasured(
-                f"isolation.check was called {self.asked} times, and {self.asked - self.ended} of them did not get to "
-                "the end before the test did: await isolation.check(scenario)"
-            )
 
 
 class Play:
@@ -113,6 +64,7 @@ class Play:
 
     Attributes:
         given: what the fixtures gave to the body.
+        sampling: of a test with budgets.
     """
 
     def __init__(
@@ -135,6 +87,7 @@ class Play:
         self.ledger = Ledger(plan.budgets, clock=clock)
         self.clock = self.ledger.clock
         self.limits = Limits(settings.sampling_seconds, settings.max_samples, tell=tell)
+        self.sampling = Sampling(plan, self.ledger, self.limits, old, server, settings.max_seconds)
         self.growing: Growing | None = None
         if plan.memory is not None:
             from pytest_isolation.growing import Growing
@@ -146,8 +99,6 @@ class Play:
         self.players: list[User] = []
         self.bystander: User | None = None
         self.checks: Checks | None = None
-        self._old, self._server = old, server
-        self._compare_s = settings.max_seconds or _COMPARE_S
         self._seed = seed
         self._part = part
         self._workers = workers
@@ -160,7 +111,6 @@ class Play:
         self._phases: Counter[str] = Counter()
         self._phase_s: defaultdict[str, float] = defaultdict(float)
         self._other_notes: list[str] = []
-        self.comparisons: list[Comparison] = []
         self._scene: Scene | None = None
         self._sources: list[Timings] = []
         self._begun = self._sampled_s = 0.0
@@ -208,62 +158,9 @@ class Play:
             elif self.plan.users is not None:
                 await self.follow_async(self.book.script(self.plan.users, cuts=True), call)
             elif self.plan.budgets:
-                await self._sample(call)
+                await self.sampling.sample_async(call)
             else:
                 await call()
-
-    async def _sample(self, call: Callable[[], Awaitable[object]]) -> None:
-        load = self.plan.load
-        if self._server is not None:
-            await serve_async(call, self.ledger, self._server)
-        if self._old is not None and self.plan.is_comparable:
-            with self._compared(self._old) as one:
-                await one.compare_async(self.plan.nodeid, call)
-        if load.rate is not None:
-            await sample_paced(call, self.ledger, self.limits, Pace(load.rate, load.users))
-            return  # without the load a traced run would tell another story
-        if load.concurrency is not None:
-            await sample_closed(call, self.ledger, self.limits, load.concurrency)
-        else:
-            await sample_async(call, self.ledger, self.limits)
-        await self.explain(call, self.ledger)
-
-    @contextmanager
-    def _compared(self, old: Old) -> Iterator[Interleaved]:
-        """What is to be run in turn with the version before; it counts whatever happens."""
-        spans = dict.fromkeys(budget.span for budget in self.plan.budgets)
-        one = Interleaved(old, self.ledger, spans, self._compare_s)
-        try:
-            yield one
-        finally:
-            self.comparisons += one.comparisons
-            self._other_notes += filter(None, [one.note])
-
-    async def explain(self, call: Callable[[], Awaitable[object]], ledger: Ledger, span: str | None = None) -> None:
-        """See why an asynchronous body missed its budget; whatever comes of that, the verdict stays.
-
-        Args:
-            call: the body, or the part of it that was sampled.
-            ledger: what it was judged by.
-            span: the part that it is.
-        """
-        if ledger.has_failed(span) and span not in self.ledger.measured:
-            from pytest_isolation.latency.tracing import Unrepeatable, explain_async
-
-            try:
-                ledger.causes[span] = await explain_async(call, ledger.clock, self.plan.load.concurrency or 1)
-            except Unrepeatable as error:
-                self._other_notes.append(f"{_NO_CAUSE}: {error}")
-
-    def explain_sync(self, call: Callable[[], object], ledger: Ledger, span: str | None = None) -> None:
-        """The same for a synchronous body."""
-        if ledger.has_failed(span) and span not in self.ledger.measured:
-            from pytest_isolation.latency.tracing import Unrepeatable, explain_sync
-
-            try:
-                ledger.causes[span] = explain_sync(call, ledger.clock)
-            except Unrepeatable as error:
-                self._other_notes.append(f"{_NO_CAUSE}: {error}")
 
     def perform_sync(self, call: Callable[..., object], benchmark: Any = None) -> None:
         """Play a synchronous test; its crowd plays in threads.
@@ -277,17 +174,8 @@ class Play:
                 self.growing.play_sync(call)
             elif self.plan.users is not None:
                 self._follow_sync(self.book.script(self.plan.users, cuts=False), call)
-            elif self.plan.budgets and benchmark is not None:
-                call()
-                self._other_notes += filter(None, [take_rounds(benchmark, self.ledger)])
             elif self.plan.budgets:
-                if self._server is not None:
-                    serve_sync(call, self.ledger, self._server)
-                if self._old is not None and self.plan.is_comparable:
-                    with self._compared(self._old) as one:
-                        one.compare_sync(self.plan.nodeid, call)
-                sample_sync(call, self.ledger, self.limits)
-                self.explain_sync(call, self.ledger)
+                self.sampling.sample_sync(call, benchmark)
             else:
                 call()
 
@@ -503,7 +391,7 @@ class Play:
     @property
     def is_judged(self) -> bool:
         """Something was measured or played, so that there is a result to report."""
-        return self.plan.is_judged or bool(self.players or self._phases or self.comparisons)
+        return self.plan.is_judged or bool(self.players or self._phases or self.sampling.comparisons)
 
     def result(self, interrupted: bool = False) -> Result:
         """What is proven so far."""
@@ -517,11 +405,11 @@ class Play:
             seed=self._seed,
             interrupted=interrupted,
             notes=(
-                *(*self._judge.notes, *self.book.notes, *self._other_notes),
+                *(*self._judge.notes, *self.book.notes, *self.sampling.notes, *self._other_notes),
                 *(*settled_alone(self._around.alone), *self.lendings.notes),
                 *(*cycles(self._around.cycles), *self.cast.tracked.notes),
             ),
             workers=self._workers,
-            comparisons=tuple(self.comparisons),
+            comparisons=tuple(self.sampling.comparisons),
             memory=tuple(self.growing.verdicts()) if self.growing is not None and self.started else (),
         )

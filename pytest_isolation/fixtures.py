@@ -98,7 +98,7 @@ def refuse_unused(item: pytest.Function, play: Play) -> None:
     if "users" in took and not play.players:
         raise NothingMeasured("the test takes `users`, and never called it: alice, bob = users(2)")
     ledger = play.ledger
-    if "latency" in took and not (any(ledger.samples.values()) or ledger.raised or play.comparisons):
+    if "latency" in took and not (any(ledger.samples.values()) or ledger.raised or play.sampling.comparisons):
         raise NothingMeasured(
             "the test takes `latency`, and nothing was measured with it: with latency.span('agent.create'): …"
         )

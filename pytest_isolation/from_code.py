@@ -41,7 +41,7 @@ class Isolation:
         make: Callable[[Plan, int | None], Play],
         target: Target | None = None,
     ) -> None:
-        from pytest_isolation.engine import Checks
+        from pytest_isolation.checks import Checks
 
         self._item = item
         self._make = make

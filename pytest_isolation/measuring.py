@@ -84,7 +84,7 @@ class Latency:
         refuse_uncallable(part, "await latency.measure(part)")
         with self._part(span) as own:
             await sample_async(_async_only(part), own, self._play.limits, span)
-            await self._play.explain(_async_only(part), own, span)
+            await self._play.sampling.explain(_async_only(part), own, span)
 
     def measure_sync(self, part: Callable[[], object], span: str | None = None) -> None:
         """Sample a part of a sync body, as ``measure`` does with an async one.
@@ -101,7 +101,7 @@ class Latency:
         refuse_uncallable(part, "latency.measure_sync(part)")
         with self._part(span) as own:
             sample_sync(part, own, self._play.limits, span)
-            self._play.explain_sync(part, own, span)
+            self._play.sampling.explain_sync(part, own, span)
 
     async def compare(
         self,
@@ -129,7 +129,7 @@ class Latency:
             refuse_uncallable(function, "await latency.compare(old, new)")
         with self._compared(tolerance, name) as pairs:
             await compare_async(_async_only(old), _async_only(new), pairs, self._play.limits, self._play.clock)
-        return self._play.comparisons[-1]
+        return self._play.sampling.comparisons[-1]
 
     def compare_sync(
         self, old: Callable[[], object], new: Callable[[], object], tolerance: float = 0.05, name: str = "new"
@@ -141,7 +141,7 @@ class Latency:
             refuse_uncallable(function, "latency.compare_sync(old, new)")
         with self._compared(tolerance, name) as pairs:
             compare_sync(old, new, pairs, self._play.limits, self._play.clock)
-        return self._play.comparisons[-1]
+        return self._play.sampling.comparisons[-1]
 
     @contextmanager
     def _compared(self, tolerance: float, name: str) -> Iterator[Pairs]:
@@ -157,7 +157,7 @@ class Latency:
             yield pairs
         finally:
             if len(pairs):
-                self._play.comparisons.append(pairs.comparison(str(name)))
+                self._play.sampling.comparisons.append(pairs.comparison(str(name)))
 
     @contextmanager
     def _part(self, span: str | None) -> Iterator[Ledger]:
