@@ -140,7 +140,8 @@ class NaiveBackend:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.metrics = Metrics(sample_rate=1.0)
+        # Few details, so that they are all there after some hundred requests, and take no more memory from then on.
+        self.metrics = Metrics(sample_rate=1.0, details=1000)
         self.registry = AgentRegistry(cache_size=0)
         self.registry.register("chat", ChatAgent)
         self.connections = Connections(settings.inbox_limit)
