@@ -107,7 +107,7 @@ def cycles(held: Iterable[Holding]) -> list[str]:
     """A note for what was tracked and only the garbage collector could take away."""
     counts = Counter((one.thing, one.since) for one in held)
     return [
-        f"a {thing} that was tracked at {since} went only when garbage was collected ({count} times): it refers to "
-        "itself, directly or not, and takes memory until then"
+        f"a {thing} that was tracked{since and f' at {since}'} went only when garbage was collected ({count} times): "
+        "it refers to itself, directly or not, and takes memory until then"
         for (thing, since), count in counts.items()
     ]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pytest_isolation.model import Aftermath, Hold, Holding
-from pytest_isolation.oracles.retention import stores
+from pytest_isolation.oracles.retention import cycles, stores
 
 # What is said to keep an object alive; lines and descriptors are left out.
 SAID = {
@@ -190,6 +190,12 @@ def test_a_cycle_is_told_apart(suite):
     )
     assert result.parseoutcomes()["passed"] == 1
     result.stdout.fnmatch_lines(["*a Message that was tracked at test_it.py:* in test_it went only when garbage*"])
+
+
+def test_of_what_a_backend_tracks_no_place_is_told():
+    """There is none in the test."""
+    [note] = cycles([Holding(0, "RequestContext", "", in_cycle=True)])
+    assert note.startswith("a RequestContext that was tracked went only when garbage was collected (1 times)")
 
 
 def test_the_collector_works_again_afterwards(suite):
