@@ -96,8 +96,8 @@ def twin(request, pytester, cheap_inner_runs, monkeypatch):
     if request.param == "once":
         return Twin(1)
     pytester.makeconftest(TAKEN)
-    options = f"{os.environ.get('PYTEST_ADDOPTS', '')} -o asyncio_default_test_loop_scope=module"
-    monkeypatch.setenv("PYTEST_ADDOPTS", options)
+    loops = " ".join(f"-o asyncio_default_{what}_loop_scope=module" for what in ("test", "fixture"))
+    monkeypatch.setenv("PYTEST_ADDOPTS", f"{os.environ.get('PYTEST_ADDOPTS', '')} {loops}")
     return Twin(TAKES)
 
 
