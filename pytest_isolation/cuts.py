@@ -14,6 +14,7 @@ from pytest_isolation.errors import MarkerError
 from pytest_isolation.model import Fault
 
 _RAISED = "raised by the fault sweep of pytest-isolation"
+_TIMEOUTS = ("fail_after", "move_on_after")
 
 
 def read_cuts(where: str, cancel: object, faults: object) -> tuple[bool | None, tuple[Fault, ...]]:
@@ -48,7 +49,7 @@ def _is_fault(kind: object) -> bool:
 
 def _fault(where: str, kind: Callable[..., object]) -> Fault:
     """One of them is made now: what cannot be made would be raised nowhere, and nobody would know."""
-    if kind is timeout:
+    if _is_timeout(kind):
         return Fault("timeout")
     is_type, name = isinstance(kind, type), getattr(kind, "__name__", repr(kind))
     make: Callable[[], Any] = partial(kind, _RAISED) if is_type else kind
@@ -64,6 +65,12 @@ def _fault(where: str, kind: Callable[..., object]) -> Fault:
             error.close()  # or Python would complain too
         raise MarkerError(f"{where}(faults=[{name}]): it makes {error!r:.100}, which is no exception: {right}")
     return Fault(type(error).__name__, make)
+
+
+def _is_timeout(kind: Callable[..., object]) -> bool:
+    """``asyncio.timeout``, or what anyio and trio have for it, which need not be there."""
+    library = getattr(kind, "__module__", "").partition(".")[0]
+    return kind is timeout or (library in ("anyio", "trio") and getattr(kind, "__name__", "") in _TIMEOUTS)
 
 
 def _named_apart(faults: Iterable[Fault]) -> Iterator[Fault]:

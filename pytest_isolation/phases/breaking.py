@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from enum import Enum
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 # What clients call the way to their socket; each may stand for an object that has one itself.
 _CALLED = ("_transport", "transport", "_writer", "writer", "_stream", "_sock")
@@ -31,6 +32,29 @@ def break_off(frames: Iterable[FrameType], error: Exception) -> bool:
         Whether there was one.
     """
     return any(_break_one(frame.f_locals, error) for frame in frames)
+
+
+def let_go(awaited: object, error: Exception) -> bool:
+    """Have trio forget what a task has just begun to wait for, so that something else can be raised there.
+
+    A wait on trio takes itself back when it is told to, as it is when the task is cancelled; some, as that for a
+    thread, do not.
+
+    Args:
+        awaited: what the coroutine gave to trio.
+        error: what will be raised.
+
+    Returns:
+        Whether nothing will wake the task up any more.
+    """
+    take_back: Callable[[Callable[[], NoReturn]], Enum] | None = getattr(awaited, "abort_func", None)
+    if take_back is None:  # a checkpoint, which waits for nothing
+        return True
+
+    def raise_it() -> NoReturn:
+        raise error
+
+    return take_back(raise_it).name == "SUCCEEDED"
 
 
 def _break_one(names: Mapping[str, Any], error: Exception) -> bool:

@@ -8,7 +8,6 @@ own task and from there to those that it waits for.
 from __future__ import annotations
 
 import asyncio
-import heapq
 import os
 import sysconfig
 import zlib
@@ -26,7 +25,8 @@ from typing import Any, NamedTuple
 import anyio
 
 from pytest_isolation.loops import on_asyncio
-from pytest_isolation.phases.breaking import break_off
+from pytest_isolation.phases.breaking import break_off, let_go
+from pytest_isolation.phases.expiry import Timers
 from pytest_isolation.phases.network import hold_back
 from pytest_isolation.users.at_work import ASKING
 from pytest_isolation.users.cast import User
@@ -38,7 +38,12 @@ _STANDARD = tuple(f"{sysconfig.get_path(name)}{os.sep}" for name in ("stdlib", "
 _INSTALLED = tuple(f"{sysconfig.get_path(name)}{os.sep}" for name in ("purelib", "platlib"))
 _LOOPS = ("anyio/", "trio/", "uvloop/", "outcome/")
 # Nothing arrives from outside where one of these waits, so nothing of it can break off.
-_NO_IO = tuple(f"asyncio/{name}.py" for name in ("locks", "queues", "tasks", "timeouts", "runners", "taskgroups"))
+_NO_IO = (
+    *(f"asyncio/{name}.py" for name in ("locks", "queues", "tasks", "timeouts", "runners", "taskgroups")),
+    *(f"trio/{name}.py" for name in ("_sync", "_channel", "_timeouts", "_core/_parking_lot", "_core/_run")),
+)
+# Whatever waits on trio waits in here; what it waits for shows in what called it.
+_TRAPS = "trio/_core/_traps.py"
 
 
 class Frame(NamedTuple):
@@ -103,7 +108,8 @@ class Point:
     @property
     def is_io(self) -> bool:
         """What it waits for may come from outside, and may break off."""
-        leaf = self.frames[0].code.co_filename.replace("\\", "/") if self.frames else ""
+        files = (frame.code.co_filename.replace("\\", "/") for frame in self.frames)
+        leaf = next((file for file in files if not file.endswith(_TRAPS)), "")
         return bool(leaf) and not self.on_task and not leaf.endswith(_NO_IO)
 
 
@@ -124,8 +130,8 @@ class Driver:
     Attributes:
         points: those that were met, if nothing was to be cut.
         cut: the point at which the run was cut; None if it never came to it.
+        held: what it waited for at that point lets nobody go before it has ended, so nothing could be raised there.
         loop: what the event loop is called, once it has been seen.
-        shows_timers: the loop does.
     """
 
     def __init__(
@@ -137,8 +143,9 @@ class Driver:
     ) -> None:
         self.points: list[Point] = []
         self.cut: Point | None = None
+        self.held = False
         self.loop = ""
-        self.shows_timers = False
+        self._timers: Timers | None = None
         self._at = at
         self._by_code = by_code
         self._again = 0
@@ -167,7 +174,7 @@ class Driver:
             else:
                 self.loop = "trio"
                 with anyio.CancelScope() as scope:
-                    self._cancel = scope.cancel
+                    self._cancel, self._timers = scope.cancel, self._own_timers()
                     await _Steps(_coroutine(scenario(user)), self)
                 if scope.cancelled_caught:
                     raise Cut
@@ -179,7 +186,7 @@ class Driver:
         task, loop = asyncio.current_task(), asyncio.get_running_loop()
         assert task is not None
         self._cancel = task.cancel
-        self.loop, self.shows_timers = type(loop).__module__.partition(".")[0], hasattr(loop, "_scheduled")
+        self.loop, self._timers = type(loop).__module__.partition(".")[0], self._own_timers()
         try:
             with _following(loop):
                 await _Steps(_coroutine(run), self)
@@ -188,6 +195,14 @@ class Driver:
                 raise
             task.uncancel()
             raise Cut from None
+
+    @property
+    def shows_timers(self) -> bool:
+        """The event loop does."""
+        return self._timers is not None and self._timers.are_shown
+
+    def _own_timers(self) -> Timers:
+        return Timers(lambda context: context.get(_DRIVER) is self)
 
     def let_go(self) -> None:
         """Let the network be as fast as it is again."""
@@ -216,34 +231,33 @@ class Driver:
         self.cut = self._point(waits, awaited)
         if on_asyncio():
             self._let_go = hold_back(asyncio.get_running_loop())
-        if self._expire:
-            self._let_expire(self._timers())
+        if self._expire and self._timers is not None:
+            self._timers.expire()
         elif self._fault is None:
             self._cancel()
-        elif isinstance(awaited, asyncio.Future):
-            if isinstance(self._fault, OSError) and break_off([*_raw_frames(waits)][::-1], self._fault):
-                return None  # it learns of that as of any other break
+        else:
+            return self._interrupt(waits, awaited, self._fault)
+        return None
+
+    def _interrupt(self, waits: Any, awaited: object, fault: Exception) -> Exception | None:
+        """Take back what a coroutine waits for; what is then to be raised in it."""
+        is_future, on_trio = isinstance(awaited, asyncio.Future), not on_asyncio()
+        if isinstance(fault, OSError) and (is_future or on_trio) and break_off([*_raw_frames(waits)][::-1], fault):
+            return None  # it learns of that as of any other break
+        if isinstance(awaited, asyncio.Future):
             awaited._asyncio_future_blocking = False
-            if self.cut.frames and self.cut.frames[0].is_library:
+            if self.cut is not None and self.cut.frames and self.cut.frames[0].is_library:
                 awaited.cancel()  # it was of this run alone
-        return self._fault
+        elif on_trio and not let_go(awaited, fault):
+            self.cut, self.held = None, True
+            return None
+        return fault
 
     def _point(self, waits: Any, awaited: object) -> Point:
         frames = tuple(_frames(waits))[::-1]
         self._seen[frames] += 1
-        is_timed = self._expire and bool(self._timers())
+        is_timed = self._expire and self._timers is not None and bool(self._timers.pending())
         return Point(self._met, frames, self._again or self._seen[frames], isinstance(awaited, asyncio.Task), is_timed)
-
-    def _timers(self) -> list[asyncio.TimerHandle]:
-        """Those that this run has set, on a loop that shows them."""
-        scheduled = getattr(asyncio.get_running_loop(), "_scheduled", ()) if on_asyncio() else ()
-        return [handle for handle in scheduled if not handle.cancelled() and handle._context.get(_DRIVER) is self]
-
-    def _let_expire(self, timers: Sequence[asyncio.TimerHandle]) -> None:
-        loop: Any = asyncio.get_running_loop()
-        for handle in timers:
-            handle._when = loop.time()  # type: ignore[attr-defined] # there is no public way
-        heapq.heapify(loop._scheduled)
 
 
 class _Steps(Coroutine[Any, Any, Any]):

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import NamedTuple, Protocol
 
-from pytest_isolation.errors import MisuseError, TokenError
+from pytest_isolation.errors import TokenError
 from pytest_isolation.model import Fault, Finding, Kind, Run
 from pytest_isolation.phases.driver import Driver, Frame, Point
 from pytest_isolation.phases.scene import Scene
@@ -65,11 +65,13 @@ class _Cut:
     Attributes:
         found: what it proves.
         reached: the user came to the point.
+        held: it did, and could not be interrupted there.
         met: the points of the one who came after it.
     """
 
     found: Sequence[Finding] = ()
     reached: bool = False
+    held: bool = False
     met: Sequence[Point] = ()
 
 
@@ -144,7 +146,10 @@ class Sweep:
             if cut.found:
                 stage.keep(cut.found)
                 return
-            done.add(place, cut.reached)
+            if cut.held:
+                done.points -= place.after is None
+            else:
+                done.add(place, cut.reached)
             if place.after is None:
                 places += (_Place(new, place.point) for new in self._new(cut.met, known))
         stage.note(str(done))
@@ -198,12 +203,6 @@ class Sweep:
         stage.keep(found)
         if found:
             return None
-        if self.fault is not None and driver.loop == "trio":
-            raise MisuseError(
-                f"isolation(faults=…): {self.fault.name} can be raised at a suspension point on asyncio only, and this "
-                "test runs on trio, which would wait on for what was interrupted. Leave faults out there; users are "
-                "cancelled on trio too (cancel=True)"
-            )
         if self._expires and not driver.shows_timers:
             stage.note(f"{self.name}: not possible on {driver.loop}, which does not show its timers")
             return None
@@ -230,6 +229,12 @@ class Sweep:
             scene = self._scene(stage, cuts, patience_s)
             runs = yield scene
             reached = all(driver.cut is not None for driver in cuts)
+            if any(driver.held for driver in cuts):
+                stage.note(
+                    f"{self.name}: nothing was raised in {place.point}, for what it waits for there lets nobody go "
+                    "before it has ended"
+                )
+                return _Cut(held=True)
             if not first and not reached and by_code:  # as it may be without a cut: not every user waits there
                 return _Cut()
             tries, by_code = tries + (reached or bool(first)), True
@@ -238,23 +243,23 @@ class Sweep:
             met = met or [point for driver in scene.drivers[len(cuts) :] for point in driver.points]
             found = self._look(stage, place, number, runs, scene.drivers)
             if any(finding.kind is Kind.LEAK for finding in found):
-                return _Cut([*found, *first], True, met)
+                return _Cut([*found, *first], True, met=met)
             if _starved(found):
                 if patience_s > self.patience_s:
-                    return _Cut(_starved_again(first if _starved(first) else found, patience_s), True, met)
+                    return _Cut(_starved_again(first if _starved(first) else found, patience_s), True, met=met)
                 patience_s *= MORE_PATIENCE
             elif found and _starved(first):  # not so any more; something else is, and has to be there three times
                 self._suspect(stage, first, patience_s)
                 first, tries = (), 1
             if first and found and not reached:  # nobody was cut, and yet it is different: the damage lasts
-                return _Cut(first, True, met)
+                return _Cut(first, True, met=met)
             if not found and (reached or _starved(first)):
                 if first:
                     self._suspect(stage, first, patience_s)
-                return _Cut((), True, met)
+                return _Cut((), True, met=met)
             first = first or found
         # Where nobody came to the point again, the scenario goes another way since somebody was cut there.
-        return _Cut(first, True, met)
+        return _Cut(first, True, met=met)
 
     def _suspect(self, stage: Stage, first: Sequence[Finding], patience_s: float) -> None:
         """Say what was found, and not again."""

@@ -229,17 +229,85 @@ def test_a_fault_may_be_made_by_a_function(suite):
     suite(TWO_ARGUMENTS.format(fault=made, careful=True)).assert_outcomes(passed=1)
 
 
-def test_faults_on_trio_are_refused(suite):
-    """It would wait on for what was interrupted, for ever."""
-    result = suite(
-        LEAVING.format(decorator="@pytest.mark.anyio", more=", cancel=False, faults=[OSError]")
-        + '\n    @pytest.fixture\n    def anyio_backend():\n        return "trio"\n',
-        "-p",
-        "no:asyncio",
-    )
+ON_TRIO = """
+    import anyio, pytest, trio
+
+    class MyError(Exception): pass
+
+    @pytest.fixture
+    def anyio_backend():
+        return "trio"
+
+    under_way = None
+
+    async def answers(stream):
+        async with stream:
+            await stream.send(await stream.receive())
+
+    @pytest.mark.anyio
+    @pytest.mark.isolation(users=1, cancel=False, faults=[{fault}])
+    async def test_it(user):
+        global under_way
+        async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener, anyio.create_task_group() as tasks:
+            tasks.start_soon(listener.serve, answers)
+            async with await anyio.connect_tcp("127.0.0.1", listener.extra(anyio.abc.SocketAttribute.local_port)) as stream:
+                before, under_way = under_way, user.secret("note")
+                try:
+                    await stream.send(user.id.encode())
+                    with anyio.fail_after(60):
+                        user.observe([before, await stream.receive()])
+                finally:
+                    {tidy}
+                under_way = None
+            tasks.cancel_scope.cancel()
+"""
+
+
+FAULTS_ON_TRIO = {
+    "ConnectionResetError": "met a Conn*",
+    "MyError": "met a MyError",
+    "trio.fail_after": "ran out of time",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS_ON_TRIO)
+def test_a_fault_on_trio_is_found(suite, fault):
+    """A connection is really broken off; of anything else trio is told that nobody waits any more."""
+    result = suite(ON_TRIO.format(fault=fault, tidy="pass"), "-p", "no:asyncio")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
-        ["*OSError can be raised at a suspension point on asyncio only, and this test runs on trio*"]
+        [
+            "LEAK  probe-* received the secret 'note' of *",
+            f"  phase     fault sweep with * */*: * {FAULTS_ON_TRIO[fault]} in *",
+        ]
+    )
+
+
+@pytest.mark.parametrize("fault", FAULTS_ON_TRIO)
+def test_its_correct_twin_on_trio_passes(suite, fault):
+    result = suite(ON_TRIO.format(fault=fault, tidy="under_way = None"), "-p", "no:asyncio")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["*: fault sweep with *: * of * points*"])
+
+
+def test_where_trio_lets_nobody_go_nothing_is_raised(suite):
+    """It waits for the thread in any case, and would then wake up who waits for something else."""
+    thread = """
+    import anyio, pytest, time
+
+    @pytest.fixture
+    def anyio_backend():
+        return "trio"
+
+    @pytest.mark.anyio
+    @pytest.mark.isolation(users=1, cancel=False, faults=[TimeoutError])
+    async def test_it(user):
+        user.observe(await anyio.to_thread.run_sync(lambda: time.sleep(0.01) or user.id))
+    """
+    result = suite(thread, "-p", "no:asyncio")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(
+        ["*: nothing was raised in *, for what it waits for there lets nobody go before it has ended"]
     )
 
 
