@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pytest_isolation.model import Confidence, Evidence, Finding, Kind, Observation, Report, Run
     from pytest_isolation.targets.intermediary import Proxy
     from pytest_isolation.users.cast import User
-    from pytest_isolation.users.transcript import Story
+    from pytest_isolation.users.story import Story
     from pytest_isolation.verdicts import MemoryVerdict, Verdict
     from pytest_isolation.weighing import Memory
 
@@ -60,7 +60,7 @@ _HOMES = {
     "model": ("Confidence", "Evidence", "Finding", "Kind", "MemoryVerdict", "Observation", "Report", "Run", "Verdict"),
     "targets.intermediary": ("Proxy",),
     "users.cast": ("User",),
-    "users.transcript": ("Story",),
+    "users.story": ("Story",),
     "weighing": ("Memory",),
 }
 

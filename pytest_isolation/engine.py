@@ -39,7 +39,7 @@ from pytest_isolation.settings import Settings
 from pytest_isolation.users.at_work import AT_WORK
 from pytest_isolation.users.cast import Cast, User, run_of
 from pytest_isolation.users.lendings import Lendings
-from pytest_isolation.users.transcript import Story
+from pytest_isolation.users.story import Story
 
 if TYPE_CHECKING:
     from pytest_isolation.exploring import Explorer, Search

@@ -11,7 +11,7 @@ from pytest_isolation.phases.ambient import State, changes, glance, state
 from pytest_isolation.phases.exploration import Played
 from pytest_isolation.users.cast import Cast
 from pytest_isolation.users.lendings import Lendings
-from pytest_isolation.users.transcript import Story
+from pytest_isolation.users.story import Story
 
 EVERY = 10
 """What costs as much as a run itself is done at every so many of them, and at those without any deviation."""

@@ -19,7 +19,7 @@ from pytest_isolation.oracles.pools import mislent
 from pytest_isolation.oracles.retention import retained
 from pytest_isolation.oracles.tasks import left_behind
 from pytest_isolation.users.likeness import likeness
-from pytest_isolation.users.transcript import Story
+from pytest_isolation.users.story import Story
 
 Oracle = Callable[[Evidence, Story], Iterable[Finding]]
 

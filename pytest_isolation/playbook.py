@@ -28,7 +28,8 @@ from pytest_isolation.phases.token import Token
 from pytest_isolation.users import canary
 from pytest_isolation.users.cast import Cast, User
 from pytest_isolation.users.remains import remains
-from pytest_isolation.users.transcript import Story, leaves
+from pytest_isolation.users.story import Story
+from pytest_isolation.users.transcript import leaves
 
 # Two runs alone may agree by accident; where a run takes this long together, two must do.
 _SOLOS, _LEAST_SOLOS, _SOLOS_S = 5, 2, 5.0

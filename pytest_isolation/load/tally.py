@@ -11,7 +11,8 @@ from pytest_isolation.load.samples import Samples
 from pytest_isolation.load.target import ConnectionLost, Refused, WrongAnswer
 from pytest_isolation.model import Evidence, Finding, Run
 from pytest_isolation.oracles.canaries import foreign_canaries
-from pytest_isolation.users.transcript import NOBODY, Story, labeller, plainly, shorten
+from pytest_isolation.users.story import Story
+from pytest_isolation.users.transcript import NOBODY, labeller, plainly, shorten
 
 _KEPT_FINDINGS = 100
 

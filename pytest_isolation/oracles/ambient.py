@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 
 from pytest_isolation.model import Aftermath, Change, Evidence, Finding, Kind
 from pytest_isolation.users import canary
-from pytest_isolation.users.transcript import NOBODY, Story, labeller, rename, shorten
+from pytest_isolation.users.story import Story
+from pytest_isolation.users.transcript import NOBODY, labeller, rename, shorten
 
 _ENVIRONMENT = "os.environ["
 _MOST, _CONTEXT = 80, 20

@@ -13,7 +13,8 @@ from pytest_isolation.model import Evidence, Finding, Kind, Observation, Respons
 from pytest_isolation.shared_cache import joined, permit, varies
 from pytest_isolation.users import canary
 from pytest_isolation.users.cast import owner_of
-from pytest_isolation.users.transcript import NOBODY, Story, keys, labeller, leaves, place, rename, shorten
+from pytest_isolation.users.story import Story
+from pytest_isolation.users.transcript import NOBODY, keys, labeller, leaves, place, rename, shorten
 
 _PERSONAL_VARIANTS = frozenset({"cookie", "authorization"})
 

@@ -13,11 +13,11 @@ from pytest_isolation.model import Evidence, Finding, Kind, Observation, Run
 from pytest_isolation.users import canary
 from pytest_isolation.users.cast import is_foreign, is_shared, owner_of
 from pytest_isolation.users.snapshot import snapshot
+from pytest_isolation.users.story import Story
 from pytest_isolation.users.transcript import (
     NOBODY,
     Atom,
     Leaf,
-    Story,
     by_channel,
     contrast,
     keys,

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 
 from pytest_isolation.model import Evidence, Finding, Kind, Lapse, Mishap
 from pytest_isolation.oracles.pools import place_of
-from pytest_isolation.users.transcript import NOBODY, Story, labeller, rename
+from pytest_isolation.users.story import Story
+from pytest_isolation.users.transcript import NOBODY, labeller, rename
 
 _SAID: Mapping[Lapse, Callable[[Mishap, str, str, str], str]] = {
     Lapse.STATE: lambda one, user, other, detail: (

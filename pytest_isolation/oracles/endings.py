@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pytest_isolation.model import Confidence, Evidence, Finding, Kind, Run
-from pytest_isolation.users.transcript import Story, labeller, rename, shorten
+from pytest_isolation.users.story import Story
+from pytest_isolation.users.transcript import labeller, rename, shorten
 
 
 def bad_endings(evidence: Evidence, story: Story) -> Iterator[Finding]:

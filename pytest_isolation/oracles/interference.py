@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pytest_isolation.model import Confidence, Evidence, Finding, Kind, Run
-from pytest_isolation.users.transcript import Difference, Story, contrast, place
+from pytest_isolation.users.story import Difference, Story
+from pytest_isolation.users.transcript import contrast, place
 
 
 def departures(evidence: Evidence, story: Story) -> Iterator[Finding]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from pytest_isolation.model import Evidence, Finding
 from pytest_isolation.oracles.canaries import foreign_canaries
-from pytest_isolation.users.transcript import Story
+from pytest_isolation.users.story import Story
 
 _SILENT = Story(())
 _DONE = {

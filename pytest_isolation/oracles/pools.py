@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from pytest_isolation.model import Evidence, Finding, Kind, Lapse, Mishap
-from pytest_isolation.users.transcript import NOBODY, Story, labeller, rename
+from pytest_isolation.users.story import Story
+from pytest_isolation.users.transcript import NOBODY, labeller, rename
 
 Tell = Callable[[Mishap, str, str], str]
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from pytest_isolation.model import Evidence, Finding, Hold, Holding, Kind
-from pytest_isolation.users.transcript import Story
+from pytest_isolation.users.story import Story
 
 
 def retained(evidence: Evidence, _story: Story) -> Iterator[Finding]:

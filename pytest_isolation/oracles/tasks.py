@@ -9,7 +9,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
 from pytest_isolation.model import Aftermath, Evidence, Finding, Kind, Leftover
-from pytest_isolation.users.transcript import NOBODY, Story, labeller, rename
+from pytest_isolation.users.story import Story
+from pytest_isolation.users.transcript import NOBODY, labeller, rename
 
 _PLURAL = {"process": "processes"}
 

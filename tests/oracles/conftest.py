@@ -12,7 +12,7 @@ import redis.asyncio  # noqa: F401
 import servers
 
 from pytest_isolation.users.cast import Cast, run_of
-from pytest_isolation.users.transcript import Story
+from pytest_isolation.users.story import Story
 
 
 class Stage:

@@ -8,7 +8,7 @@ import pytest
 from pytest_isolation.model import Aftermath, Change
 from pytest_isolation.oracles.ambient import ambient_changes, settled_alone
 from pytest_isolation.phases.ambient import Value, changes, glance, state
-from pytest_isolation.users.transcript import Story
+from pytest_isolation.users.story import Story
 
 HEAD = """
     import asyncio, contextvars, decimal, locale, logging, os, signal, socket, threading, warnings

@@ -6,7 +6,7 @@ import pytest
 
 from pytest_isolation.model import Kind, Observation, Response
 from pytest_isolation.oracles.caching import cacheable_by_others
-from pytest_isolation.users.transcript import Story
+from pytest_isolation.users.story import Story
 
 SILENT = Story(())
 URL = "https://shop.test/me"

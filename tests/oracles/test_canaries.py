@@ -8,7 +8,7 @@ import pytest
 
 from pytest_isolation.oracles.canaries import foreign_canaries
 from pytest_isolation.users.cast import Cast, run_of
-from pytest_isolation.users.transcript import Story
+from pytest_isolation.users.story import Story
 
 SILENT = Story(())
 

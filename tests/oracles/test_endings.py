@@ -2,7 +2,7 @@
 
 from pytest_isolation.model import Kind
 from pytest_isolation.oracles.endings import bad_endings
-from pytest_isolation.users.transcript import Story
+from pytest_isolation.users.story import Story
 
 SILENT = Story(())
 

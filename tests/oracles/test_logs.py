@@ -12,7 +12,7 @@ from pytest_isolation.oracles.logs import overheard_canaries
 from pytest_isolation.phases.recording import recording
 from pytest_isolation.users.at_work import AT_WORK
 from pytest_isolation.users.cast import overhear
-from pytest_isolation.users.transcript import Story
+from pytest_isolation.users.story import Story
 
 HEAD = """
     import asyncio, contextvars, logging, sys, threading, warnings

@@ -25,7 +25,7 @@ from pytest_isolation.oracles.logs import overheard_canaries
 from pytest_isolation.phases.recording import recording
 from pytest_isolation.phases.writing import with_files
 from pytest_isolation.users.at_work import AT_WORK
-from pytest_isolation.users.transcript import Story
+from pytest_isolation.users.story import Story
 
 NOWHERE = CollectorRegistry()
 orders = Counter("orders", "of customers", registry=NOWHERE)

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from pytest_isolation.model import Observation
 from pytest_isolation.users.cast import Cast, run_of
 from pytest_isolation.users.snapshot import Bag, snapshot
-from pytest_isolation.users.transcript import Leaf, Story, contrast, labeller, leaves, place, plainly, rename, shorten
+from pytest_isolation.users.story import Story
+from pytest_isolation.users.transcript import Leaf, contrast, labeller, leaves, place, plainly, rename, shorten
 
 
 class Theatre:
