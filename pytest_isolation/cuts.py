@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
-from asyncio import timeout
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -14,7 +14,8 @@ from pytest_isolation.errors import MarkerError
 from pytest_isolation.model import Fault
 
 _RAISED = "raised by the fault sweep of pytest-isolation"
-_TIMEOUTS = ("fail_after", "move_on_after")
+_LIBRARIES = ("asyncio", "anyio", "trio")
+_TIMEOUTS = ("timeout", "timeout_at", "wait_for", "fail_after", "fail_at", "move_on_after", "move_on_at")
 
 
 def read_cuts(where: str, cancel: object, faults: object) -> tuple[bool | None, tuple[Fault, ...]]:
@@ -32,15 +33,19 @@ def read_cuts(where: str, cancel: object, faults: object) -> tuple[bool | None, 
         raise MarkerError(f"{where}(cancel={cancel!r}): True cancels users at every suspension point, False nowhere")
     if faults is None or faults is False:
         return cancel, ()
-    kinds = (ConnectionResetError, TimeoutError, timeout) if faults is True else faults
+    kinds = (ConnectionResetError, TimeoutError, asyncio.timeout) if faults is True else faults
     if callable(kinds):
         kinds = (kinds,)
     if not isinstance(kinds, list | tuple) or not kinds or not all(map(_is_fault, kinds)):
         raise MarkerError(
             f"{where}(faults={faults!r}): True, or the exceptions that are to be raised, each by its type or by a "
-            'function that makes one: faults=[ConnectionResetError, lambda: MyError(1, "x")]'
+            'function that makes one: faults=[ConnectionResetError, lambda: MyError(1, "x")]; asyncio.timeout or '
+            "anyio.fail_after lets the time run out"
         )
-    return cancel, tuple(_named_apart(_fault(where, kind) for kind in kinds))
+    made = [_fault(where, kind) for kind in kinds if not _is_timeout(kind)]
+    if any(map(_is_timeout, kinds)):  # whichever way of limiting the time was named: in one sweep any runs out
+        made.append(Fault("timeout"))
+    return cancel, tuple(_named_apart(made))
 
 
 def _is_fault(kind: object) -> bool:
@@ -49,8 +54,6 @@ def _is_fault(kind: object) -> bool:
 
 def _fault(where: str, kind: Callable[..., object]) -> Fault:
     """One of them is made now: what cannot be made would be raised nowhere, and nobody would know."""
-    if _is_timeout(kind):
-        return Fault("timeout")
     is_type, name = isinstance(kind, type), getattr(kind, "__name__", repr(kind))
     make: Callable[[], Any] = partial(kind, _RAISED) if is_type else kind
     right = f"faults=[lambda: {name if is_type else 'MyError'}(…)]"
@@ -68,9 +71,9 @@ def _fault(where: str, kind: Callable[..., object]) -> Fault:
 
 
 def _is_timeout(kind: Callable[..., object]) -> bool:
-    """``asyncio.timeout``, or what anyio and trio have for it, which need not be there."""
+    """One of the ways in which asyncio, anyio and trio limit the time; the latter need not be there."""
     library = getattr(kind, "__module__", "").partition(".")[0]
-    return kind is timeout or (library in ("anyio", "trio") and getattr(kind, "__name__", "") in _TIMEOUTS)
+    return library in _LIBRARIES and getattr(kind, "__name__", "") in _TIMEOUTS
 
 
 def _named_apart(faults: Iterable[Fault]) -> Iterator[Fault]:

@@ -64,7 +64,7 @@ class Play:
 
     Attributes:
         given: what the fixtures gave to the body.
-        sampling: of a test with budgets.
+        sampling: samples the body, if it has budgets.
     """
 
     def __init__(

@@ -18,7 +18,7 @@ def pytest_isolation_oracles() -> Iterable[Callable[..., Iterable[Finding]]]:  #
 
     Returns:
         Callables ``oracle(evidence, story)`` that yield findings: ``evidence`` is what a phase left behind
-        (``pytest_isolation.model.Evidence``), ``story`` what a user alone sees (``users.transcript.Story``).
+        (``pytest_isolation.model.Evidence``), ``story`` what a user alone sees (``users.story.Story``).
     """
 
 

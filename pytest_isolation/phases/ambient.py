@@ -27,6 +27,7 @@ _SIGNALS = [
     for one in signal.valid_signals()
     if isinstance(one, signal.Signals) and not one.name.startswith("SIGRT")
 ]
+_OF_PROCESSES = ("ignore", None, BytesWarning, None, 0)
 _LARGEST, _DEEPEST = 1000, 4
 
 
@@ -98,7 +99,7 @@ def _filters() -> tuple[int, ...]:
 
     os.get_exec_path ignores BytesWarning for a moment, and catch_warnings is not made for threads.
     """
-    return tuple(id(one) for one in warnings.filters if (one[0], one[2]) != ("ignore", BytesWarning))
+    return tuple(id(one) for one in warnings.filters if one != _OF_PROCESSES)
 
 
 def _folder() -> str:

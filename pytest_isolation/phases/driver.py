@@ -8,6 +8,7 @@ own task and from there to those that it waits for.
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import sysconfig
 import zlib
@@ -15,17 +16,17 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from traceback import walk_tb
-from types import CodeType, CoroutineType, FrameType, GeneratorType
+from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType, GeneratorType
 from typing import Any, NamedTuple
 
 import anyio
 
 from pytest_isolation.loops import on_asyncio
-from pytest_isolation.phases.breaking import break_off, let_go
+from pytest_isolation.phases.breaking import break_off, from_outside, is_idle, take_back
 from pytest_isolation.phases.expiry import Timers
 from pytest_isolation.phases.network import hold_back
 from pytest_isolation.users.at_work import ASKING
@@ -37,13 +38,9 @@ _OURS = str(Path(__file__).parents[1])
 _STANDARD = tuple(f"{sysconfig.get_path(name)}{os.sep}" for name in ("stdlib", "platstdlib"))
 _INSTALLED = tuple(f"{sysconfig.get_path(name)}{os.sep}" for name in ("purelib", "platlib"))
 _LOOPS = ("anyio/", "trio/", "uvloop/", "outcome/")
-# Nothing arrives from outside where one of these waits, so nothing of it can break off.
-_NO_IO = (
-    *(f"asyncio/{name}.py" for name in ("locks", "queues", "tasks", "timeouts", "runners", "taskgroups")),
-    *(f"trio/{name}.py" for name in ("_sync", "_channel", "_timeouts", "_core/_parking_lot", "_core/_run")),
-)
-# Whatever waits on trio waits in here; what it waits for shows in what called it.
-_TRAPS = "trio/_core/_traps.py"
+_SLEEPS = f"trio{os.sep}_timeouts.py"
+# What Python puts around a coroutine or a generator that is waited for, and does not let one look through.
+_WRAPPERS = frozenset({"async_generator_asend", "async_generator_athrow", "coroutine_wrapper", "anext_awaitable"})
 
 
 class Frame(NamedTuple):
@@ -83,6 +80,7 @@ class Point:
         frames: what waits there, the innermost first.
         time: how often they have waited there, from 1.
         on_task: it waits for another task, which has points of its own.
+        idle: it waits for nothing, and only lets others have their turn.
         timed: a timer of this run may come first, as that of ``asyncio.timeout`` does.
     """
 
@@ -90,6 +88,7 @@ class Point:
     frames: tuple[Frame, ...]
     time: int = 1
     on_task: bool = False
+    idle: bool = False
     timed: bool = False
 
     def __str__(self) -> str:
@@ -106,11 +105,14 @@ class Point:
         return f"{zlib.crc32(text.encode()):08x}"
 
     @property
+    def is_asleep(self) -> bool:
+        """It is in a sleep of trio."""
+        return any(frame.code.co_filename.endswith(_SLEEPS) for frame in self.frames[:4])
+
+    @property
     def is_io(self) -> bool:
         """What it waits for may come from outside, and may break off."""
-        files = (frame.code.co_filename.replace("\\", "/") for frame in self.frames)
-        leaf = next((file for file in files if not file.endswith(_TRAPS)), "")
-        return bool(leaf) and not self.on_task and not leaf.endswith(_NO_IO)
+        return not self.on_task and not self.idle and from_outside([one.code for one in self.frames])
 
 
 class Cut(Exception):
@@ -130,7 +132,7 @@ class Driver:
     Attributes:
         points: those that were met, if nothing was to be cut.
         cut: the point at which the run was cut; None if it never came to it.
-        held: what it waited for at that point lets nobody go before it has ended, so nothing could be raised there.
+        held: what it waited for at that point lets nobody go before it has ended, so nothing was raised there.
         loop: what the event loop is called, once it has been seen.
     """
 
@@ -232,7 +234,7 @@ class Driver:
         if on_asyncio():
             self._let_go = hold_back(asyncio.get_running_loop())
         if self._expire and self._timers is not None:
-            self._timers.expire()
+            self._timers.expire(awaited, self.cut.is_asleep)
         elif self._fault is None:
             self._cancel()
         else:
@@ -241,23 +243,37 @@ class Driver:
 
     def _interrupt(self, waits: Any, awaited: object, fault: Exception) -> Exception | None:
         """Take back what a coroutine waits for; what is then to be raised in it."""
-        is_future, on_trio = isinstance(awaited, asyncio.Future), not on_asyncio()
-        if isinstance(fault, OSError) and (is_future or on_trio) and break_off([*_raw_frames(waits)][::-1], fault):
-            return None  # it learns of that as of any other break
         if isinstance(awaited, asyncio.Future):
+            if isinstance(fault, OSError) and self._breaks_off(waits, fault):
+                return None  # it learns of that as of any other break
             awaited._asyncio_future_blocking = False
             if self.cut is not None and self.cut.frames and self.cut.frames[0].is_library:
                 awaited.cancel()  # it was of this run alone
-        elif on_trio and not let_go(awaited, fault):
-            self.cut, self.held = None, True
-            return None
+        elif not on_asyncio():
+            if isinstance(fault, OSError):  # raised in any case: to whoever reads, an end would be no reset
+                self._breaks_off(waits, fault)
+            point, self.cut = self.cut, None
+
+            def raised() -> None:
+                self.cut, self.held = point, False
+
+            self.held = not take_back(awaited, fault, raised)
+            if self.held:
+                return None
+            self.cut = point
         return fault
+
+    def _breaks_off(self, waits: Any, fault: OSError) -> bool:
+        return break_off([*_raw_frames(waits)][::-1], fault)
 
     def _point(self, waits: Any, awaited: object) -> Point:
         frames = tuple(_frames(waits))[::-1]
         self._seen[frames] += 1
-        is_timed = self._expire and self._timers is not None and bool(self._timers.pending())
-        return Point(self._met, frames, self._again or self._seen[frames], isinstance(awaited, asyncio.Task), is_timed)
+        time, on_task = self._again or self._seen[frames], isinstance(awaited, asyncio.Task)
+        point = Point(self._met, frames, time, on_task, is_idle(awaited))
+        if self._expire and self._timers is not None and self._timers.pending(awaited, point.is_asleep):
+            return replace(point, timed=True)
+        return point
 
 
 class _Steps(Coroutine[Any, Any, Any]):
@@ -357,12 +373,21 @@ def _raw_frames(waits: Any) -> Iterator[FrameType]:
             frame, waits = waits.cr_frame, waits.cr_await
         elif kind is GeneratorType:
             frame, waits = waits.gi_frame, waits.gi_yieldfrom
+        elif kind is AsyncGeneratorType:
+            frame, waits = waits.ag_frame, waits.ag_await
         elif kind is _Steps:
             frame, waits = None, waits._coroutine
-        else:  # compiled by Cython, or an iterator of an asynchronous generator, which does not say what it waits for
+        elif kind.__name__ in _WRAPPERS:
+            frame, waits = None, next(filter(_is_suspended, gc.get_referents(waits)), None)
+        else:  # compiled by Cython
             frame, waits = getattr(waits, "cr_frame", None), getattr(waits, "cr_await", None)
         if frame is not None and not _is_ours(frame.f_code.co_filename):
             yield frame
+
+
+def _is_suspended(part: object) -> bool:
+    kind = type(part)
+    return kind in (CoroutineType, GeneratorType, AsyncGeneratorType) or kind.__name__ in _WRAPPERS
 
 
 def stood_at(stopped: BaseException) -> str:

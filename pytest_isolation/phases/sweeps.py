@@ -84,17 +84,29 @@ class _Coverage:
     warm: list[bool] = field(default_factory=list)
     cold: list[bool] = field(default_factory=list)
     cold_left: int = 0
+    held: list[Point] = field(default_factory=list)
+
+    def hold(self, place: _Place) -> None:
+        self.held.append(place.point)
+        self.points -= place.after is None
 
     def add(self, place: _Place, reached: bool) -> None:
         (self.warm if place.after is None else self.cold).append(reached)
 
     def __str__(self) -> str:
+        if self.held and not self.points:
+            return f"{self.name}: {self._held}"
         text = f"{self.name}: {sum(self.warm)} of {self.points} points"
         if missed := len(self.warm) - sum(self.warm):
             text += f", {missed} not met again"
         if self.cold or self.cold_left:
             text += f"; and {sum(self.cold)} of {len(self.cold) + self.cold_left} that are met only after a cut"
-        return text
+        return f"{text}; {self._held}" if self.held else text
+
+    @property
+    def _held(self) -> str:
+        more = f" and {len(self.held) - 1} more" if len(self.held) > 1 else ""
+        return f"nothing could be raised in {self.held[0]}{more}: it waits for what lets nobody go before it has ended"
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +159,7 @@ class Sweep:
                 stage.keep(cut.found)
                 return
             if cut.held:
-                done.points -= place.after is None
+                done.hold(place)
             else:
                 done.add(place, cut.reached)
             if place.after is None:
@@ -230,11 +242,8 @@ class Sweep:
             runs = yield scene
             reached = all(driver.cut is not None for driver in cuts)
             if any(driver.held for driver in cuts):
-                stage.note(
-                    f"{self.name}: nothing was raised in {place.point}, for what it waits for there lets nobody go "
-                    "before it has ended"
-                )
-                return _Cut(held=True)
+                found = self._look(stage, place, number, runs, scene.drivers)
+                return _Cut([*found, *first], held=True)
             if not first and not reached and by_code:  # as it may be without a cut: not every user waits there
                 return _Cut()
             tries, by_code = tries + (reached or bool(first)), True
@@ -294,7 +303,14 @@ class Sweep:
         cut = [(run, driver.cut) for run, driver in zip(runs, drivers, strict=True) if driver.cut is not None]
         whole = [run for run, driver in zip(runs, drivers, strict=True) if driver.cut is None]
         said = ", then ".join(f"{run.user} {self._how} {point}" for run, point in cut)
-        phase = f"{self.name} {number}: {said or f'nobody came to {place.point} any more after users were cut there'}"
+        if not said:
+            held = any(driver.held for driver in drivers)
+            said = (
+                f"nobody could be cut in {place.point}"
+                if held
+                else f"nobody came to {place.point} any more after users were cut there"
+            )
+        phase = f"{self.name} {number}: {said}"
         point, after = place.point, place.after.number if place.after is not None else None
         fault = self.fault.name if self.fault else ""
         token = str(Token(self.seed, None, point.number, fault, point.check, after=after, part=self.part))

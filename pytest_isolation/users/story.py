@@ -56,7 +56,6 @@ class Story:
         self._first, others = told[0] if told else {}, told[1:]
         self._names = frozenset(name for evidence in solos for name in evidence.names.values())
         self._unstable: set[tuple[str, str]] = set()
-        self._lengths = {channel: len(observations) for channel, observations in self._first.items()}
         self._loose: set[str] = set()
         self._free_keys: dict[tuple[str, str], frozenset[str]] = {}
         self._words: defaultdict[tuple[str, int, str], set[int]] = defaultdict(set)

@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+import textwrap
 
 import pytest
 
@@ -242,7 +243,9 @@ ON_TRIO = """
 
     async def answers(stream):
         async with stream:
-            await stream.send(await stream.receive())
+            answer = await stream.receive()
+            await anyio.sleep(0.005)
+            await stream.send(answer)
 
     @pytest.mark.anyio
     @pytest.mark.isolation(users=1, cancel=False, faults=[{fault}])
@@ -290,25 +293,188 @@ def test_its_correct_twin_on_trio_passes(suite, fault):
     result.stdout.fnmatch_lines(["*: fault sweep with *: * of * points*"])
 
 
-def test_where_trio_lets_nobody_go_nothing_is_raised(suite):
-    """It waits for the thread in any case, and would then wake up who waits for something else."""
-    thread = """
-    import anyio, pytest, time
+SCENARIO = """
+    import anyio, contextlib, pytest, socket, time
+    class MyError(Exception): pass
+
+    kept = None
 
     @pytest.fixture
     def anyio_backend():
-        return "trio"
+        return "{on}"
+
+    {more}
 
     @pytest.mark.anyio
-    @pytest.mark.isolation(users=1, cancel=False, faults=[TimeoutError])
-    async def test_it(user):
-        user.observe(await anyio.to_thread.run_sync(lambda: time.sleep(0.01) or user.id))
-    """
-    result = suite(thread, "-p", "no:asyncio")
+    @pytest.mark.isolation(users=1, cancel=False, faults={faults})
+    async def test_it(user{fixtures}):
+        {body}
+"""
+BOTH = pytest.mark.parametrize("on", ["asyncio", "trio"])
+
+
+def played(suite, on, faults, body, more="", fixtures=""):
+    """One scenario on one of the libraries."""
+    indented = (
+        textwrap.indent(textwrap.dedent(part), "    " * depth).strip() for part, depth in ((body, 2), (more, 1))
+    )
+    parts = dict(zip(("body", "more"), indented, strict=True))
+    return suite(SCENARIO.format(on=on, faults=faults, fixtures=fixtures, **parts), "-p", "no:asyncio")
+
+
+def test_where_trio_lets_nobody_go_nothing_is_raised(suite):
+    """It waits for the thread in any case, and would then wake up who waits for something else."""
+    body = "user.observe(await anyio.to_thread.run_sync(lambda: time.sleep(0.01) or user.id))"
+    result = played(suite, "trio", "[TimeoutError]", body)
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(
-        ["*: nothing was raised in *, for what it waits for there lets nobody go before it has ended"]
+        ["*: nothing could be raised in *: it waits for what lets nobody go before it has ended"]
     )
+
+
+def test_what_a_thread_raises_later_is_a_fault_all_the_same(suite):
+    """It asks whether it has been cancelled, and so has the fault that was kept for that."""
+    body = """
+    global kept
+    before, kept = kept, user.secret("note")
+    def work():
+        for _ in range(20):
+            time.sleep(0.001)
+            anyio.from_thread.check_cancelled()
+    await anyio.to_thread.run_sync(work)
+    kept = None
+    user.observe([user.id, before])
+    """
+    result = played(suite, "trio", "[MyError]", body)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["LEAK  probe-* received the secret 'note' of *", "* met a MyError in *"])
+
+
+@BOTH
+def test_where_somebody_only_lets_others_have_their_turn_nothing_breaks_off(suite, on):
+    """Having taken a lock, in an asynchronous generator: there no library expects anything."""
+    more = """
+    @contextlib.asynccontextmanager
+    async def locked(lock):
+        async with lock:
+            yield
+
+    @pytest.fixture
+    def lock():
+        return anyio.Lock()
+    """
+    body = "async with locked(lock): user.observe(user.id)"
+    result = played(suite, on, "[ConnectionResetError, MyError]", body, more, ", lock")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["*: fault sweep with MyError: the scenario has no point where that could happen"])
+
+
+@BOTH
+def test_a_group_of_tasks_waits_for_nothing_that_breaks_off(suite, on):
+    """Its children would outlive it."""
+    body = """
+    is_open = True
+    async def child():
+        await anyio.sleep(0.01)
+        assert is_open
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(child)
+    finally:
+        is_open = False
+    user.observe(user.id)
+    """
+    played(suite, on, "[MyError]", body).assert_outcomes(passed=1)
+
+
+CONNECTED = """
+async def serve(stream):
+    async with stream:
+        with contextlib.suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+            await anyio.sleep(0.005)
+            await stream.send(await stream.receive())
+
+@pytest.fixture
+async def port():
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, serve)
+        yield listener.extra(anyio.abc.SocketAttribute.local_port)
+        tasks.cancel_scope.cancel()
+"""
+
+
+@BOTH
+def test_a_reset_is_met_as_one(suite, on):
+    """And not as an orderly end, which this client survives; on asyncio anyio's streams are known, too."""
+    body = """
+    global kept
+    async with await anyio.connect_tcp("127.0.0.1", port) as stream:
+        before, kept = kept, user.secret("note")
+        answer = None
+        with contextlib.suppress(anyio.BrokenResourceError):
+            await stream.send(b"?")
+            answer = await stream.receive()
+            kept = None
+        user.observe([user.id, before])
+    """
+    result = played(suite, on, "[ConnectionResetError]", body, CONNECTED, ", port")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["LEAK  probe-* received the secret 'note' of *"])
+
+
+@BOTH
+@pytest.mark.parametrize("around", ["contextlib.nullcontext()", "anyio.fail_after(60)"])
+def test_of_several_timeouts_the_first_that_would_runs_out(suite, on, around):
+    """Whoever has a longer one around it, and tidies up there, would hide all others."""
+    more = """
+    async def ask(note):
+        global kept
+        before, kept = kept, note
+        with anyio.move_on_after(1) as limit:
+            await anyio.sleep(0.001)
+        if not limit.cancelled_caught:
+            kept = None
+        return before
+    """
+    body = f"""
+    global kept
+    try:
+        with {around}:
+            user.observe([user.id, await ask(user.secret("note"))])
+    except TimeoutError:
+        kept = None
+        raise
+    """
+    result = played(suite, on, "[anyio.fail_after]", body, more)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["LEAK  probe-* received the secret 'note' of *"])
+
+
+def test_a_socket_at_which_somebody_listens_is_left_alone(suite):
+    """Others are served there, too."""
+    more = """
+    @pytest.fixture
+    def listening():
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            yield listening
+
+    async def knock(port):
+        await anyio.sleep(0.005)
+        async with await anyio.connect_tcp("127.0.0.1", port):
+            pass
+    """
+    body = """
+    import trio
+    with trio.socket.from_stdlib_socket(listening.dup()) as waiting:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(knock, listening.getsockname()[1])
+            end, _ = await waiting.accept()
+            end.close()
+    user.observe(user.id)
+    """
+    result = played(suite, "trio", "[ConnectionResetError]", body, more, ", listening")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["*: fault sweep with ConnectionResetError: 1 of 1 points*"])
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="uvloop is not for Windows")
