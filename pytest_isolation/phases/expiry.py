@@ -72,9 +72,9 @@ class Timers:
         limits = [handle for handle in pending if getattr(handle._callback, "__name__", "") in _CANCELLING]
         others = [handle for handle in pending if handle not in limits]
         for handle in (*_first_of(limits, asyncio.TimerHandle.when), *others):
-            scope: Any = getattr(handle._callback, "__self__", None)
-            if type(scope).__module__.startswith("anyio."):  # it would look at the clock, and set another timer
-                scope.deadline = self._loop.time()
+            owner: Any = getattr(handle._callback, "__self__", None)
+            if type(owner).__module__.startswith("anyio."):  # it would look at the clock, and set another timer
+                owner.deadline = self._loop.time()
             else:
                 handle._when = self._loop.time()
         heapq.heapify(self._loop._scheduled)
