@@ -71,7 +71,8 @@ class Timers:
             return
         limits = [handle for handle in pending if getattr(handle._callback, "__name__", "") in _CANCELLING]
         others = [handle for handle in pending if handle not in limits]
-        for handle in (*_first_of(limits, asyncio.TimerHandle.when), *others):
+        own = [handle for handle in limits if _guards(handle, asyncio.current_task(), awaited)]
+        for handle in (*_first_of(own or limits, asyncio.TimerHandle.when), *others):
             owner: Any = getattr(handle._callback, "__self__", None)
             if type(owner).__module__.startswith("anyio."):  # it would look at the clock, and set another timer
                 owner.deadline = self._loop.time()
@@ -82,6 +83,13 @@ class Timers:
     def _status(self) -> Any:
         """Of the innermost cancel scope of the task."""
         return None if self._trio is None else getattr(self._trio.lowlevel.current_task(), "_cancel_status", None)
+
+
+def _guards(handle: Any, task: object, awaited: object) -> bool:
+    """It limits what this task does, and not another one of the same run."""
+    owner = getattr(handle._callback, "__self__", None)
+    of = getattr(owner, "_task", None) or getattr(owner, "_host_task", None)
+    return (of is not None and of is task) or any(part is awaited for part in handle._args or ())
 
 
 def _only_wakes(handle: Any, awaited: object) -> bool:

@@ -422,30 +422,47 @@ def test_a_reset_is_met_as_one(suite, on):
     result.stdout.fnmatch_lines(["LEAK  probe-* received the secret 'note' of *"])
 
 
-@BOTH
-@pytest.mark.parametrize("around", ["contextlib.nullcontext()", "anyio.fail_after(60)"])
-def test_of_several_timeouts_the_first_that_would_runs_out(suite, on, around):
-    """Whoever has a longer one around it, and tidies up there, would hide all others."""
-    more = """
-    async def ask(note):
-        global kept
-        before, kept = kept, note
-        with anyio.move_on_after(1) as limit:
-            await anyio.sleep(0.001)
-        if not limit.cancelled_caught:
-            kept = None
-        return before
-    """
-    body = f"""
+ASKS_FOR_A_SECOND = """
+async def ask(note):
+    global kept
+    before, kept = kept, note
+    with anyio.move_on_after(1) as limit:
+        await anyio.sleep(0.001)
+    if not limit.cancelled_caught:
+        kept = None
+    return before
+"""
+AROUND = {
+    "nothing": """
+    user.observe([user.id, await ask(user.secret("note"))])
+    """,
+    "a longer one": """
     global kept
     try:
-        with {around}:
+        with anyio.fail_after(60):
             user.observe([user.id, await ask(user.secret("note"))])
     except TimeoutError:
         kept = None
         raise
-    """
-    result = played(suite, on, "[anyio.fail_after]", body, more)
+    """,
+    "a shorter one of another task": """
+    async def beat():
+        with anyio.move_on_after(0.5):
+            await anyio.sleep(0.1)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(beat)
+        await anyio.sleep(0)
+        user.observe([user.id, await ask(user.secret("note"))])
+        tasks.cancel_scope.cancel()
+    """,
+}
+
+
+@BOTH
+@pytest.mark.parametrize("around", AROUND)
+def test_of_several_timeouts_the_first_that_would_runs_out(suite, on, around):
+    """Of the task that waits: whoever has a longer one around it, and tidies up there, would hide all others."""
+    result = played(suite, on, "[anyio.fail_after]", AROUND[around], ASKS_FOR_A_SECOND)
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["LEAK  probe-* received the secret 'note' of *"])
 
