@@ -129,6 +129,9 @@ class Lanes:
         self._arrivals = self._made = 0
         self._last = self._callback_lane
         self._in_a_row = 0
+        # What is written down at every step.
+        self._pick = conductor.strategy.pick
+        self._steps, self._values, self._options_of = conductor.options.steps, conductor.values, conductor.options
 
     def append(self, handle: Handle) -> None:
         """Something is ready; another thread only leaves it at the door."""
@@ -188,12 +191,11 @@ class Lanes:
         conductor = self._conductor
         if conductor.decides:
             lane = self._choose() if conductor.peek is None else self._choose_seen(conductor.peek)
-            steps = conductor.options.steps
             while lane is self._clock_lane:
-                steps.append(_CLOCK)
+                self._steps.append(_CLOCK)
                 self._pass(self._clock.fire())
                 lane = self._choose() if conductor.peek is None else self._choose_seen(conductor.peek)
-            steps.append(lane.key)
+            self._steps.append(lane.key)
         else:
             lane = self._first()
         if lane is self._callback_lane:
@@ -209,10 +211,10 @@ class Lanes:
                 self._new -= 1
             if lane.more:
                 self._go_on(lane)
-            if lane is not self._last:
-                self._last, self._in_a_row = lane, 0
-            else:
+            if lane is self._last:
                 self._in_a_row += 1
+            else:
+                self._last, self._in_a_row = lane, 0
         conductor.steps = made = conductor.steps + 1
         if conductor.is_alert or made > conductor.limit:
             conductor.before(lane.task, self._clock.now(), handle)
@@ -302,15 +304,17 @@ class Lanes:
         count = len(active) + due
         if count == 1:
             return self._first()
-        looks = conductor.looks
-        keys = range(count) if not looks else [*active, _CLOCK] if due else [*active]
-        value = conductor.strategy.pick(keys)
-        conductor.values.append(value)  # as conductor.pick does, for less
-        conductor.options.append(count)
-        if looks:
+        if conductor.looks:
+            keys = [*active]
+            if due:
+                keys.append(_CLOCK)
+            value = self._pick(keys)
             lane = active.get(keys[value], self._clock_lane)
         else:
+            value = self._pick(range(count))
             lane = next(islice(active.values(), value, None), self._clock_lane) if value else self._first()
+        self._values.append(value)  # as conductor.pick does, for less
+        self._options_of.append(count)
         if value and conductor.watcher is not None:
             conductor.watcher.deviation(lane.task for lane in [*active.values()][:value])
         return lane
