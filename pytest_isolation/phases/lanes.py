@@ -144,7 +144,10 @@ class Lanes:
         if kind is not _STEP and (kind not in _METHODS or not _is_wakeup(callback)):
             self._callbacks.append((arrival, handle))
             return
-        lane = self._lanes.get(callback.__self__) or self._lane_of(callback.__self__)
+        try:
+            lane = self._lanes[callback.__self__]
+        except KeyError:
+            lane = self._lane_of(callback.__self__)
         if lane.handle is not None:
             lane.more.append((arrival, handle))
             return
