@@ -18,6 +18,7 @@ from typing import Any
 
 from sqlalchemy import Connection, MetaData, Table, event, text
 from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect
+from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry, PoolResetState
@@ -169,6 +170,7 @@ def listen(engine: AsyncEngine) -> None:
         event.listen(engine.sync_engine, "do_connect", _use_own_class)
     else:
         event.listen(engine.sync_engine, "close", _interrupt)
+    event.listen(engine.sync_engine, "checkout", _refuse_ended)
 
     @event.listens_for(engine.sync_engine, "reset")
     def _reset(connection: DBAPIConnection, entry: ConnectionPoolEntry, state: PoolResetState) -> None:
@@ -211,6 +213,29 @@ def _forget_with_psycopg(connection: Any, statements: str) -> None:
         connection.execute(statements)
     finally:
         connection.autocommit = before
+
+
+def _refuse_ended(connection: Any, _entry: ConnectionPoolEntry, _proxy: object) -> None:
+    """Have the pool make another connection for one that has ended while nobody used it.
+
+    Raises:
+        DisconnectionError: the pool takes care of it.
+    """
+    driver = connection.driver_connection
+    if driver.is_closed() if hasattr(driver, "is_closed") else _has_ended(driver.pgconn):
+        raise DisconnectionError("it has ended while it was in the pool")
+
+
+def _has_ended(pgconn: Any) -> bool:
+    """Libpq learns of that when it reads: first what the server has said at the end, and then nothing any more."""
+    import psycopg
+
+    try:
+        pgconn.consume_input()
+        pgconn.consume_input()
+    except psycopg.OperationalError:
+        return True
+    return False
 
 
 def _interrupt(connection: Any, _entry: ConnectionPoolEntry) -> None:

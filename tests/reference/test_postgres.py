@@ -134,6 +134,20 @@ async def test_a_connection_whose_reset_fails_is_thrown_away(url):
         assert database.figures.active == 0
 
 
+async def test_a_connection_that_ended_in_the_pool_is_lent_to_nobody(url):
+    """The next user has another one, and notices nothing."""
+    async with one_connection(url) as database:
+        async with database.session("alice") as session:
+            pid = await (await session.orm()).scalar(text("SELECT pg_backend_pid()"))
+        with psycopg.connect(url.replace("+asyncpg", "").replace("+psycopg", ""), autocommit=True) as other:
+            other.execute("SELECT pg_terminate_backend(%s)", [pid])
+            while other.execute("SELECT 1 FROM pg_stat_activity WHERE pid = %s", [pid]).fetchone():
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.01)
+        async with database.session("bob") as session:
+            assert await (await session.orm()).scalar(text("SELECT pg_backend_pid()")) != pid
+
+
 async def test_a_statement_without_a_filter_sees_only_the_users_own_rows(either_url):
     """Somebody forgot the WHERE; the policy did not."""
     async with Running(either_url) as database:
