@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from asyncio import Handle
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from threading import get_ident
 from types import BuiltinMethodType, MethodType
@@ -131,6 +131,10 @@ class Lanes:
         self._in_a_row = 0
         # What is written down at every step.
         self._pick = conductor.strategy.pick
+        # Who has a priority keeps it, so it is asked for when there is a new task, and not at every step.
+        self._meet: Callable[[Iterable[int]], None] | None = getattr(conductor.strategy, "meet", None)
+        self._pick_known = getattr(conductor.strategy, "pick_known", self._pick)
+        self._met = -1
         self._steps, self._values, self._options_of = conductor.options.steps, conductor.values, conductor.options
 
     def append(self, handle: Handle) -> None:
@@ -311,7 +315,12 @@ class Lanes:
             keys = [*active]
             if due:
                 keys.append(_CLOCK)
-            value = self._pick(keys)
+                value = self._pick(keys)
+            else:
+                if self._made != self._met and self._meet is not None:
+                    self._met = self._made
+                    self._meet(lane.key for lane in self._lanes.values())
+                value = self._pick_known(keys)
             lane = active.get(keys[value], self._clock_lane)
         else:
             value = self._pick(range(count))

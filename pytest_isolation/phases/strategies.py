@@ -208,16 +208,22 @@ class Pct(Uniform):
         super().__init__(random, length, cancels)
         self._priorities: dict[int, float] = {}
         self._order: list[int] = []
-        self._known: set[int] = set()
         self._falls = {at + 1 for at in random.sample(range(length), min(depth - 1, length))}
         self._picks = 0
 
+    def meet(self, keys: Iterable[int]) -> None:
+        """Draw the priorities of those that are new."""
+        for key in keys:
+            if key not in self._priorities:
+                self._rank(key, self._random.random())
+
     def pick(self, keys: Sequence[int]) -> int:
         """Who has the highest priority."""
-        if not self._known.issuperset(keys):
-            for key in keys:
-                if key not in self._priorities:
-                    self._rank(key, self._random.random())
+        self.meet(keys)
+        return self.pick_known(keys)
+
+    def pick_known(self, keys: Sequence[int]) -> int:
+        """The same of tasks that were all met before."""
         self._picks = picks = self._picks + 1
         if picks in self._falls:
             self._rank(next(key for key in self._order if key in keys), -float(picks))
@@ -231,7 +237,6 @@ class Pct(Uniform):
 
     def _rank(self, key: int, priority: float) -> None:
         self._priorities[key] = priority
-        self._known.add(key)
         self._order = sorted(self._priorities, key=self._priorities.__getitem__, reverse=True)
 
 
