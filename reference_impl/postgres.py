@@ -159,7 +159,7 @@ def _note_numbers(session: Session, *_: object) -> None:
 
 
 def listen(engine: AsyncEngine) -> None:
-    """Have every connection forget who used it, when it is returned to the pool.
+    """Have every connection forget who used it, when it is returned to the pool; lend none that has ended there.
 
     A connection on which only statements of this package ran has little or nothing to forget but its transaction;
     whoever took it in another way, or handed it on, may have left anything.
@@ -170,7 +170,12 @@ def listen(engine: AsyncEngine) -> None:
         event.listen(engine.sync_engine, "do_connect", _use_own_class)
     else:
         event.listen(engine.sync_engine, "close", _interrupt)
-    event.listen(engine.sync_engine, "checkout", _refuse_ended)
+    has_ended = _asyncpg_has_ended if is_asyncpg else _psycopg_has_ended
+
+    @event.listens_for(engine.sync_engine, "checkout")
+    def _refuse_ended(connection: Any, _entry: ConnectionPoolEntry, _proxy: object) -> None:
+        if has_ended(connection.driver_connection):
+            raise DisconnectionError("it has ended while it was in the pool")  # so the pool makes another one
 
     @event.listens_for(engine.sync_engine, "reset")
     def _reset(connection: DBAPIConnection, entry: ConnectionPoolEntry, state: PoolResetState) -> None:
@@ -215,24 +220,18 @@ def _forget_with_psycopg(connection: Any, statements: str) -> None:
         connection.autocommit = before
 
 
-def _refuse_ended(connection: Any, _entry: ConnectionPoolEntry, _proxy: object) -> None:
-    """Have the pool make another connection for one that has ended while nobody used it.
-
-    Raises:
-        DisconnectionError: the pool takes care of it.
-    """
-    driver = connection.driver_connection
-    if driver.is_closed() if hasattr(driver, "is_closed") else _has_ended(driver.pgconn):
-        raise DisconnectionError("it has ended while it was in the pool")
+def _asyncpg_has_ended(driver: Any) -> bool:
+    """Its transport has told it."""
+    return bool(driver.is_closed())
 
 
-def _has_ended(pgconn: Any) -> bool:
-    """Libpq learns of that when it reads: first what the server has said at the end, and then nothing any more."""
+def _psycopg_has_ended(driver: Any) -> bool:
+    """It learns of that when it reads: first what the server has said at the end, and then nothing any more."""
     import psycopg
 
     try:
-        pgconn.consume_input()
-        pgconn.consume_input()
+        driver.pgconn.consume_input()
+        driver.pgconn.consume_input()
     except psycopg.OperationalError:
         return True
     return False

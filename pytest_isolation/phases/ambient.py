@@ -52,12 +52,13 @@ def state(some: Locals = ()) -> State:
     Args:
         some: thread-locals; of them only what bears a secret is told, because all else is their threads' own.
     """
+    filters = _filters()
     return {
         **{f"os.environ[{name!r}]": Value(text) for name, text in os.environ.items()},
         "the working directory": Value(_folder()),
         "the locale": Value(locale.setlocale(locale.LC_ALL)),
         "the default timeout of sockets": Value(str(socket.getdefaulttimeout())),
-        "warnings.filters": Value(f"{len(_filters())} filters", _filters()),
+        "warnings.filters": Value(f"{len(filters)} filters", filters),
         **dict(_loggers()),
         **dict(_signals()),
         **dict(_loop()),

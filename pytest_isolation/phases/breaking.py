@@ -95,7 +95,7 @@ def take_back(awaited: object, error: Exception, raised: Callable[[], None]) -> 
         raised()
         raise error
 
-    return told is None or told(raise_it).name == "SUCCEEDED"
+    return told is not None and told(raise_it).name == "SUCCEEDED"
 
 
 def _take_back_of(awaited: object) -> Callable[[Callable[[], NoReturn]], Enum] | None:

@@ -15,7 +15,7 @@ import anyio
 
 from pytest_isolation.loops import from_signal, interruption_unwrapped, on_asyncio
 from pytest_isolation.model import Run
-from pytest_isolation.phases.driver import stood_at
+from pytest_isolation.phases.points import stood_at
 from pytest_isolation.phases.writing import with_files
 from pytest_isolation.users.cast import User, run_of
 from pytest_isolation.verdicts import Interval

@@ -18,7 +18,8 @@ from typing import NamedTuple, Protocol
 
 from pytest_isolation.errors import TokenError
 from pytest_isolation.model import Fault, Finding, Kind, Run
-from pytest_isolation.phases.driver import Driver, Frame, Point
+from pytest_isolation.phases.driver import Driver
+from pytest_isolation.phases.points import Frame, Point
 from pytest_isolation.phases.scene import Scene
 from pytest_isolation.phases.token import Token
 from pytest_isolation.users.cast import User
@@ -242,8 +243,9 @@ class Sweep:
             runs = yield scene
             reached = all(driver.cut is not None for driver in cuts)
             if any(driver.held for driver in cuts):
-                found = self._look(stage, place, number, runs, scene.drivers)
-                return _Cut([*found, *first], held=True)
+                self._suspect(stage, first, patience_s)
+                found = self._look(stage, place, number, runs, scene.drivers)  # of which only a leak needs no proof
+                return _Cut([finding for finding in found if finding.kind is Kind.LEAK], held=True)
             if not first and not reached and by_code:  # as it may be without a cut: not every user waits there
                 return _Cut()
             tries, by_code = tries + (reached or bool(first)), True
@@ -263,15 +265,16 @@ class Sweep:
             if first and found and not reached:  # nobody was cut, and yet it is different: the damage lasts
                 return _Cut(first, True, met=met)
             if not found and (reached or _starved(first)):
-                if first:
-                    self._suspect(stage, first, patience_s)
+                self._suspect(stage, first, patience_s)
                 return _Cut((), True, met=met)
             first = first or found
         # Where nobody came to the point again, the scenario goes another way since somebody was cut there.
         return _Cut(first, True, met=met)
 
     def _suspect(self, stage: Stage, first: Sequence[Finding], patience_s: float) -> None:
-        """Say what was found, and not again."""
+        """Say what was found, and not again, if anything was."""
+        if not first:
+            return
         said, more = f"{first[0].summary}, after {first[0].phase}", ""
         if _starved(first):
             more = f", and waited for up to {patience_s:.3g} s instead of {self.patience_s:.3g} s"

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 import pytest_isolation
-from pytest_isolation.phases.driver import Driver, Point
+from pytest_isolation.phases.driver import Driver
+from pytest_isolation.phases.points import Point
 from pytest_isolation.profile import bottlenecks
 from pytest_isolation.users.whereabouts import caller, is_library
 
