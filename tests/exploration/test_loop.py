@@ -17,7 +17,7 @@ from pytest_isolation.errors import MisuseError
 from pytest_isolation.phases.conductor import Conductor, Stuck
 from pytest_isolation.phases.exploration import clean_up
 from pytest_isolation.phases.loop import ControlledLoop, why_not
-from pytest_isolation.phases.strategies import Replay, Uniform
+from pytest_isolation.phases.strategies import Pct, Replay, Uniform
 
 SEEDS = range(5)
 
@@ -411,3 +411,25 @@ def test_a_loop_without_the_parts_is_refused_plainly(monkeypatch):
     monkeypatch.setattr(asyncio.BaseEventLoop, "_run_once", None)
     with pytest.raises(MisuseError, match=r"Python 3\.\S+ has no _run_once, which the controlled loop replaces"):
         ControlledLoop(Conductor(Replay(), 10))
+
+
+class Asking(Pct):
+    """Priorities, and a look at whether each was there when it was needed."""
+
+    def pick_known(self, keys):
+        assert self._priorities.keys() >= set(keys)
+        return super().pick_known(keys)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_every_task_has_its_priority_before_it_is_compared_with_others(seed):
+    """Those that are made meanwhile, too."""
+
+    async def steps(more):
+        await asyncio.sleep(0)
+        await asyncio.gather(*(steps(more - 1) for _ in range(2 if more else 0)))
+
+    async def main():
+        await asyncio.gather(*(steps(2) for _ in range(3)))
+
+    play(main, Asking(random.Random(seed), cancels=0))

@@ -391,8 +391,10 @@ CONNECTED = """
 async def serve(stream):
     async with stream:
         with contextlib.suppress(anyio.EndOfStream, anyio.BrokenResourceError):
-            await anyio.sleep(0.005)
-            await stream.send(await stream.receive())
+            for _ in range(2):
+                await anyio.sleep(0.005)
+                await stream.send(b"!")
+                await stream.receive()
 
 @pytest.fixture
 async def port():
@@ -404,22 +406,61 @@ async def port():
 
 
 @BOTH
-def test_a_reset_is_met_as_one(suite, on):
-    """And not as an orderly end, which this client survives; on asyncio anyio's streams are known, too."""
+def test_a_reset_is_met_as_one_where_the_answer_is_waited_for(suite, on):
+    """And not as an orderly end, at which this client tidies up; on asyncio anyio's streams are known, too."""
     body = """
     global kept
     async with await anyio.connect_tcp("127.0.0.1", port) as stream:
+        await stream.receive()
         before, kept = kept, user.secret("note")
-        answer = None
-        with contextlib.suppress(anyio.BrokenResourceError):
+        try:
             await stream.send(b"?")
-            answer = await stream.receive()
+            await stream.receive()
             kept = None
+        except anyio.EndOfStream:
+            kept = None
+        except anyio.BrokenResourceError:
+            pass
         user.observe([user.id, before])
     """
     result = played(suite, on, "[ConnectionResetError]", body, CONNECTED, ", port")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["LEAK  probe-* received the secret 'note' of *"])
+
+
+@BOTH
+@pytest.mark.parametrize("waits", ["await anyio.sleep(0.001)", "await anyio.Event().wait()"])
+def test_what_waits_in_a_generator_is_seen_through_it(suite, on, waits):
+    """A sleep there is a sleep, and no connection."""
+    more = f"""
+    async def numbers():
+        with anyio.move_on_after(0.005):
+            {waits}
+        yield 1
+    """
+    body = "user.observe([user.id, *[number async for number in numbers()]])"
+    result = played(suite, on, "[MyError]", body, more)
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["*: fault sweep with MyError: the scenario has no point where that could happen"])
+
+
+def test_a_sleep_does_not_end_together_with_the_timeout_around_it(suite):
+    """It would hide it; and a sleep alone limits nothing."""
+    more = """
+    import asyncio
+    async def ask(note):
+        global kept
+        before, kept = kept, note
+        async with asyncio.timeout(1):
+            await asyncio.sleep(0.001)
+        kept = None
+        return before
+    """
+    result = played(suite, "asyncio", "[anyio.fail_after]", AROUND["nothing"], more)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["LEAK  probe-* received the secret 'note' of *"])
+    alone = played(suite, "asyncio", "[anyio.fail_after]", "await anyio.sleep(0.001); user.observe(user.id)")
+    alone.stdout.fnmatch_lines(["*: fault sweep with timeout: the scenario has no point where that could happen"])
 
 
 ASKS_FOR_A_SECOND = """
