@@ -1,5 +1,10 @@
 """What the whole process shares stays as it was."""
 
+import contextvars
+import decimal
+import logging
+import signal
+import socket
 import textwrap
 import warnings
 
@@ -7,8 +12,10 @@ import pytest
 
 from pytest_isolation.model import Aftermath, Change
 from pytest_isolation.oracles.ambient import ambient_changes, settled_alone
-from pytest_isolation.phases.ambient import Value, changes, glance, state
+from pytest_isolation.phases.ambient import Value, changes, closer_look, glance, state
 from pytest_isolation.users.story import Story
+
+VARIABLE = contextvars.ContextVar("variable")
 
 HEAD = """
     import asyncio, contextvars, decimal, locale, logging, os, signal, socket, threading, warnings
@@ -206,10 +213,66 @@ def test_a_secret_that_goes_from_a_thread_local_is_none():
 def test_a_filter_that_python_leaves_when_threads_start_processes_is_none():
     """`os.get_exec_path` sets it for a moment, and two threads may restore in the wrong order."""
     with warnings.catch_warnings():
-        before, glanced = state(), glance()
+        before = state()
         warnings.simplefilter("ignore", BytesWarning)
         assert [*changes(before, state())] == []
-        assert glance() == glanced
         warnings.simplefilter("ignore", ResourceWarning)
         assert [change.name for change in changes(before, state())] == ["warnings.filters"]
-        assert glance() != glanced
+
+
+def set_variable(monkeypatch):
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+
+
+def change_folder(monkeypatch):
+    monkeypatch.chdir("/")
+
+
+def add_handler(monkeypatch):
+    monkeypatch.setattr(logging.root, "handlers", [*logging.root.handlers, logging.NullHandler()])
+
+
+def change_level(monkeypatch):
+    monkeypatch.setattr(logging.root, "level", logging.root.level + 1)
+
+
+def set_timeout(monkeypatch):
+    monkeypatch.setattr(socket, "getdefaulttimeout", lambda: 17.0)
+
+
+def filter_warnings(monkeypatch):
+    monkeypatch.setattr(warnings, "filters", [("ignore", None, ResourceWarning, None, 0), *warnings.filters])
+
+
+@pytest.mark.parametrize(
+    "change", [set_variable, change_folder, add_handler, change_level, set_timeout, filter_warnings]
+)
+def test_a_glance_sees_what_is_often_changed(monkeypatch, change):
+    """So the whole state is looked at only where something is not as it was."""
+    before = state(), glance()
+    assert glance() == before[1]
+    change(monkeypatch)
+    assert [*changes(before[0], state())]
+    assert glance() != before[1]
+
+
+def handle_signal(monkeypatch):
+    monkeypatch.setattr(signal, "getsignal", lambda number: handle_signal)
+
+
+def round_down(monkeypatch):
+    monkeypatch.setattr(decimal.DefaultContext, "rounding", decimal.ROUND_DOWN)
+
+
+def set_context_variable(monkeypatch):
+    monkeypatch.setattr(contextvars, "copy_context", lambda: {VARIABLE: "set"})
+
+
+@pytest.mark.parametrize("change", [handle_signal, round_down, set_context_variable])
+def test_a_closer_look_sees_the_rest(monkeypatch, change):
+    """What a glance does not."""
+    before = state(), glance(), closer_look()
+    assert closer_look() == before[2]
+    change(monkeypatch)
+    assert [*changes(before[0], state())]
+    assert (glance() == before[1], closer_look() == before[2]) == (True, False)
