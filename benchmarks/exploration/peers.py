@@ -56,13 +56,14 @@ def alone(case) -> list[list[str]]:
     return asyncio.run(main())
 
 
-def with_detangle(case, runs: int, lent: bool, **options):
+def with_detangle(case, runs: int, lent: bool, only_looks: bool = False, **options):
     import detangle
 
     stories = alone(case)
 
     def judge(player):
-        assert not lent or player.story() in stories, player.seen
+        seems_well = not lent or player.story() in stories
+        assert seems_well or only_looks, player.seen
 
     async def main():
         backend, players = case.open(), [Player(index) for index in range(USERS)]
@@ -73,7 +74,7 @@ def with_detangle(case, runs: int, lent: bool, **options):
         for player, end in zip(players, ended, strict=True):
             if isinstance(end, asyncio.CancelledError):
                 continue
-            assert not isinstance(end, BaseException), repr(end)
+            assert only_looks or not isinstance(end, BaseException), repr(end)
             judge(player)
         after = Player(USERS)
         await case.scenario(backend, after)
@@ -83,6 +84,14 @@ def with_detangle(case, runs: int, lent: bool, **options):
     return detangle.explore(
         main, runs=runs, seed=1, database="", shrink=False, max_duration=SECONDS, fail_on_unobserved=False, **jitter
     )
+
+
+def speed_of_detangle(case, cancel: bool) -> float:
+    """Seconds of one run of many, each of which is judged and none is the last: bare, or with a cancellation."""
+    with_detangle(case, 10, lent=True, only_looks=True, cancel=cancel)  # what is done once is not counted
+    begun = perf_counter()
+    with_detangle(case, RUNS, lent=True, only_looks=True, cancel=cancel)
+    return (perf_counter() - begun) / RUNS
 
 
 def found_by_detangle(case, lent: bool) -> bool:
@@ -131,9 +140,8 @@ def main(tool: str, name: str, lent: str = "") -> None:
     logging.disable()
     case = (FAULTS | CONTROLS)[name]
     begun = perf_counter()
-    if tool == "detangle-speed":
-        stats = with_detangle(case, RUNS, lent=False)  # or it would end at the first run that it calls faulty
-        answer = {"found": False, "run_s": (perf_counter() - begun) / getattr(stats, "runs", RUNS)}
+    if tool == "speed-of-detangle":
+        answer = {"bare_s": speed_of_detangle(case, cancel=False), "cancelling_s": speed_of_detangle(case, cancel=True)}
     else:
         found = (found_by_detangle if tool == "detangle" else found_by_frontrun)(case, bool(lent))
         answer = {"found": found, "seconds": perf_counter() - begun}
