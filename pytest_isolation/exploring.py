@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from time import perf_counter
 
 from pytest_isolation.errors import MisuseError, TokenError
 from pytest_isolation.hearing import EVERY, Hearing
 from pytest_isolation.judge import Judge
 from pytest_isolation.model import Aftermath, Evidence, Finding, Holding, Kind
-from pytest_isolation.phases.alone import Alone, Diary
+from pytest_isolation.phases.alone import Alone, Diary, Ready
 from pytest_isolation.phases.conductor import Conductor
 from pytest_isolation.phases.exploration import Played, Stagecraft, Used, play
 from pytest_isolation.phases.interleaving import Trace, render
+from pytest_isolation.phases.lanes import Lane
 from pytest_isolation.phases.shrink import shrink, stripped, weight
 from pytest_isolation.phases.strategies import Attempts, Replay, Strategy, Systematic, dense, mixed, sparse, steered
 from pytest_isolation.phases.token import Token, check_of
@@ -137,9 +139,11 @@ class Explorer:
         self._secrecy = Secrecy(cast, judge, self.users, self._play_varied)
         self._most_steps, self._fair_after = _SOLO_STEPS, _LEAST_STEPS
         self._used = Used()
+        self._unplayed = str(Token(seed))
         self._external = self._tried = self._unfair = 0
         self._held: tuple[Holding, ...] = ()
         self._suspected: list[str] = []
+        self._own_doing: dict[tuple[object, ...], bool] = {}
 
     def explore(self) -> None:
         """Play alone, then search until there is a finding or the time is over."""
@@ -199,7 +203,7 @@ class Explorer:
         conductor = self._conductor(Replay(), 0)
         played = self._play("solo", conductor, self._solos, at_once=False)
         self._refuse_failed(played)
-        token, phase = str(Token(self._seed)), "solo, one user after another"
+        token, phase = self._unplayed, "solo, one user after another"
         solos = [self._hearing.evidence(phase, [run], token, run is played.runs[0]) for run in played.runs]
         self._require(solos)
         for evidence in solos:
@@ -289,27 +293,43 @@ class Explorer:
         """What oracles find in one run that was not its user's own doing."""
         conductor = self._conductor(strategy)
         played = self._crowd(conductor)
-        findings = self._look(played, str(Token(self._seed)))
-        if any(finding.kind in _OWN_DOING for finding in findings):
-            findings = [finding for finding in findings if not self._is_own_doing(finding, conductor, played)]
+        findings = self._look(played, self._unplayed)
+        if findings and any(finding.kind in _OWN_DOING for finding in findings):
+            findings = self._without_own_doing(findings, conductor, played)
         return findings, conductor, played
 
-    def _is_own_doing(self, finding: Finding, conductor: Conductor, played: Played) -> bool:
-        """A user meets the same when it is alone, with its own steps in the order and at the pace of that run."""
-        place = next((at for at, run in enumerate(played.runs) if run.user == finding.user), None)
-        if place is None or finding.kind not in _OWN_DOING:
-            return False
-        user = self.users[place]
-        diary = Diary(user._number)
+    def _without_own_doing(self, findings: Sequence[Finding], conductor: Conductor, played: Played) -> list[Finding]:
+        """Without what a user meets alone as well, with its own steps in the order and at the pace of that run."""
+        accused = {finding.user for finding in findings if finding.kind in _OWN_DOING}
+        diaries = {
+            run.user: (user, Diary(user._number))
+            for user, run in zip(self.users, played.runs, strict=True)
+            if run.user in accused
+        }
         again = self._conductor(Replay(conductor.values, conductor.strategy.order))
-        again.peek = diary.peek
+        again.peek = partial(_peek_all, [diary for _, diary in diaries.values()])
         self._crowd(again, "own doing")
-        alone = self._conductor(Alone(diary, user._number), 0)
-        [run] = self._play("own doing", alone, [self._cast.again(user)]).runs
-        same = any(one.kind is finding.kind and one.seen == finding.seen for one in self._hearing.look_alone(run))
-        if same:
-            self._hearing.acquit(run)
-        return same
+        return [
+            finding
+            for finding in findings
+            if finding.kind not in _OWN_DOING
+            or finding.user not in diaries
+            or not self._meets_alone(finding, *diaries[finding.user])
+        ]
+
+    def _meets_alone(self, finding: Finding, user: User, diary: Diary) -> bool:
+        """The same is found where a user plays alone as its diary says; what was played before is known."""
+        case = (finding.user, finding.kind, finding.seen, *diary.values, None, *diary.lags.items())
+        if case not in self._own_doing:
+            alone = self._conductor(Alone(diary, user._number), 0)
+            [run] = self._play("own doing", alone, [self._cast.again(user)]).runs
+            same = any(one.kind is finding.kind and one.seen == finding.seen for one in self._hearing.look_alone(run))
+            if same:
+                self._hearing.acquit(run)
+            if alone.external:
+                return same
+            self._own_doing[case] = same
+        return self._own_doing[case]
 
     def _crowd(self, conductor: Conductor, phase: str = "exploration") -> Played:
         users = [self._cast.again(user) for user in self.users]
@@ -330,7 +350,7 @@ class Explorer:
 
     def _look(self, played: Played, token: str) -> list[Finding]:
         findings = self._hearing.look(played, self._phase, token)
-        if all(one.in_cycle for one in self._held):
+        if not self._held or all(one.in_cycle for one in self._held):
             return findings
         everybody = [*played.runs, *([played.probe] if played.probe is not None else ())]
         after = replace(self._hearing.evidence(self._phase, everybody, token), after=Aftermath(held=self._held))
@@ -366,7 +386,7 @@ class Explorer:
             return played
         runs = tuple(with_files(user, run) for user, run in zip(users, played.runs, strict=True))
         after = played.probe if probe is None or played.probe is None else with_files(probe, played.probe)
-        return replace(played, runs=runs, probe=after)
+        return played._replace(runs=runs, probe=after)
 
     def _report(self, find: _Find) -> None:
         """Make it short, play it again, and keep it with its steps."""
@@ -458,6 +478,11 @@ class Explorer:
             return token
         varied = next(user.index for user in self.users if repr(user)[1:-1] == notice.other)
         return replace(token, varied=varied, variant=notice.variant)
+
+
+def _peek_all(diaries: Sequence[Diary], ready: Ready, lane: Lane) -> None:
+    for diary in diaries:
+        diary.peek(ready, lane)
 
 
 def _some(count: int, what: str) -> str:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from pytest_isolation.judge import Judge
 from pytest_isolation.model import Aftermath, Change, Evidence, Finding, Kind, Run
-from pytest_isolation.phases.ambient import State, changes, glance, state
+from pytest_isolation.phases.ambient import State, changes, closer_look, glance, state
 from pytest_isolation.phases.exploration import Played
 from pytest_isolation.users.cast import Cast
 from pytest_isolation.users.lendings import Lendings
@@ -47,11 +47,12 @@ class Hearing:
         self._sound: set[tuple[object, ...]] = set()
         self._state: State = {}
         self._glance: tuple[object, ...] = ()
+        self._closer: tuple[object, ...] = ()
         self._runs = 0
 
     def begin(self) -> None:
         """Look around before anybody plays."""
-        self._state, self._glance = state(), glance()
+        self._state, self._glance, self._closer = state(), glance(), closer_look()
 
     def heard_alone(self, played: Played, solos: Sequence[Evidence]) -> None:
         """What users left behind and changed who were alone: no crowd is accused of that."""
@@ -75,12 +76,11 @@ class Hearing:
             token: plays it again.
         """
         self._runs += 1
-        after = Aftermath(left=played.left[0] if played.left else (), changes=self._changed(self._runs % EVERY == 1))
-        is_telling = after.left or after.changes or self._cast.late or self._lendings.told
-        looks = None if is_telling else _looks(played)
+        left, changed = played.left[0] if played.left else (), self._changed(self._runs % EVERY == 1)
+        looks = None if left or changed or self._cast.late or self._lendings.told else _looks(played)
         if looks in self._sound:
             return []
-        findings = self._look(played, after, phase, token)
+        findings = self._look(played, Aftermath(left=left, changes=changed), phase, token)
         if looks is not None and not findings and self._judge.is_plain and len(self._sound) < _MOST_KNOWN:
             self._sound.add(looks)
         return findings
@@ -111,7 +111,7 @@ class Hearing:
         run = next((one for one in (*played.runs, played.probe) if one and one.user == finding.user), None)
         for at, one in enumerate(run.observations if run is not None and finding.kind is Kind.LEAK else ()):
             assert run is not None
-            alone = self.evidence("", [replace(run, observations=(one,), overheard=())], "")
+            alone = self.evidence("", [run._replace(observations=(one,), overheard=())], "")
             if self._judge.look(alone, Story(()), whole=False):
                 return at
         return None
@@ -140,19 +140,20 @@ class Hearing:
         return replace(evidence, after=Aftermath(mishaps=mishaps))
 
     def _changed(self, thoroughly: bool) -> tuple[Change, ...]:
-        seen = glance()
-        if not thoroughly and seen == self._glance:
+        seen, closer = glance(), closer_look() if thoroughly else self._closer
+        if seen == self._glance and closer == self._closer:
             return ()
-        before, self._state, self._glance = self._state, state(), seen
+        before, self._state, self._glance, self._closer = self._state, state(), seen, closer_look()
         return tuple(changes(before, self._state))
 
 
 def _looks(played: Played) -> tuple[object, ...] | None:
     """All that a run is judged by; None for one that has to be looked at by itself."""
     found: list[object] = [played.cancelled]
-    for run in (*played.runs, *([played.probe] if played.probe is not None else ())):
+    for run in played.runs if played.probe is None else (*played.runs, played.probe):
         if (run.error is not None and run.number not in played.cancelled) or not run.ended:
             return None
-        seen = [(one.channel, one.value, one.response) for one in (*run.observations, *run.overheard)]
-        found.append((run.number, run.anonymous, type(run.error), repr(seen)))
+        found += (run.number, run.anonymous, type(run.error))
+        for one in run.observations + run.overheard:
+            found += (one.channel, repr(one.value), one.response)
     return tuple(found)

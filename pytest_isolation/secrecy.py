@@ -139,8 +139,8 @@ class Secrecy:
     def _compare(self, strategy: Replay, played: Played, other: User, variant: int) -> Notice | None:
         varied, _ = self._play(strategy, other, variant)
         for mine, run in _pairs(played, varied, other):
-            times = played.times.get(run.number), varied.times.get(run.number)
-            if _ending(mine) == _ending(run) and mine.observations == run.observations and times[0] == times[1]:
+            same = _ending(mine) == _ending(run) and mine.observations == run.observations
+            if same and _came_at_the_same_times(played, varied, run.number):
                 continue
             notice = self._notice(Replay(strategy.values, strategy.order), played, varied, run, other, variant)
             if notice is not None:
@@ -165,7 +165,7 @@ class Secrecy:
             )
             where = place(run, difference.channel, difference.position, difference.path)
             return Notice("sees", run.user, name, variant, where, expected, seen)
-        before, again, now = (one.times.get(run.number) for one in (played, same, varied))
+        before, again, now = (one.when(run.number) for one in (played, same, varied))
         if before == again != now and before and now:
             at = next((at for at, pair in enumerate(zip(before, now, strict=False)) if pair[0] != pair[1]), -1)
             return Notice("waits", run.user, name, variant, "", _after(before[at]), _after(now[at]))
@@ -188,6 +188,11 @@ def _pairs(played: Played, another: Played, other: User) -> Iterator[tuple[Run, 
         is_cut = run.number in played.cancelled or run.number in another.cancelled
         if mine is not None and run.number != other._number and not is_cut:
             yield mine, run
+
+
+def _came_at_the_same_times(played: Played, another: Played, number: int) -> bool:
+    mine, twin = played.times.get(number), another.times.get(number)
+    return mine is twin if mine is None or twin is None else mine.is_as(twin)
 
 
 def _run_of(played: Played, number: int) -> Run | None:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from pytest_isolation.phases.lanes import Lane
-from pytest_isolation.phases.strategies import FIFO
+from pytest_isolation.phases.strategies import Strategy
 
 
 class Ready(Protocol):
@@ -71,7 +71,7 @@ class Diary:
             self._steps += 1
 
 
-class Alone:
+class Alone(Strategy):
     """The strategy of a user who is alone, and plays as a diary says.
 
     Args:
@@ -79,7 +79,7 @@ class Alone:
         number: of the user who plays now.
     """
 
-    order, looks = FIFO, False
+    peeks = True
 
     def __init__(self, diary: Diary, number: int) -> None:
         self._values = iter(diary.values)
@@ -90,10 +90,6 @@ class Alone:
     def pick(self, keys: Sequence[int]) -> int:
         """The next of the diary."""
         return min(next(self._values, 0), len(keys) - 1)
-
-    def cancel(self, victims: int) -> int:
-        """Nobody."""
-        return 0
 
     def lag(self) -> float:
         """For how long the machine does something else now."""

@@ -51,10 +51,10 @@ class Conductor:
         external: how many events came from outside the loop: from threads and sockets.
         cancelled: whose tasks were cancelled.
         watcher: sees every step.
-        users: the tasks of users, who may arrive before one another.
         is_over: the run has come to its end, or to a stop; what happens now only cleans up.
         decides: the strategy is asked.
-        is_alert: every step is to be told with ``before``.
+        may_cancel: the strategy is asked, before each step, whether somebody is to be cancelled.
+        alert_from: each step after so many is to be told with ``before``.
         order: what counts as no deviation now.
         looks: the strategy wants to know who the options are, and not only how many.
         lag: for how long the machine does something else now; asked where somebody peeks.
@@ -81,15 +81,15 @@ class Conductor:
         self.watcher = watcher
         self.is_over = False
         self.decides = False
-        self.is_alert = watcher is not None
+        self.may_cancel = False
+        self.alert_from = self.limit if watcher is None else -1
         self.order = FIFO
-        self.looks = getattr(strategy, "looks", True)
-        self.lag: Callable[[], float] = getattr(strategy, "lag", lambda: 0.0)
-        self.peek: Callable[[Any, Any], None] | None = getattr(strategy, "peek", None)
+        self.looks = strategy.looks
+        self.lag = strategy.lag
+        self.peek: Callable[[Any, Any], None] | None = strategy.peek if strategy.peeks else None
         self.strategy = strategy
         self._cancels = cancels
         self._victims: list[asyncio.Task[Any]] = []
-        self.users: set[asyncio.Task[Any]] = set()
 
     @contextmanager
     def deciding(self) -> Iterator[None]:
@@ -112,19 +112,20 @@ class Conductor:
         self.is_over, self.watcher, self.limit = True, None, self.steps + self.most_steps
         self.freeze()
 
-    def add_user(self, task: asyncio.Task[Any]) -> None:
-        """A task is a user's, who may arrive before another one."""
-        self.users.add(task)
+    def dismiss(self) -> None:
+        """Nothing of the run is needed any more but what was decided."""
+        self.cancelled.clear()
 
-    @contextmanager
-    def victim(self, task: asyncio.Task[Any]) -> Iterator[None]:
-        """In this block the strategy may cancel a task."""
+    def expose(self, task: asyncio.Task[Any]) -> None:
+        """From now on the strategy may cancel a task."""
         self._victims.append(task)
-        self._be_alert()
-        try:
-            yield
-        finally:
-            self._victims.remove(task)
+        if self.decides:
+            self._be_alert()
+
+    def spare(self, task: asyncio.Task[Any]) -> None:
+        """The strategy may cancel it no more."""
+        self._victims.remove(task)
+        if self.decides:
             self._be_alert()
 
     def pick(self, keys: Sequence[int]) -> int:
@@ -134,33 +135,39 @@ class Conductor:
         self.options.append(len(keys))
         return value
 
-    def before(self, task: asyncio.Task[Any] | None, now: float, handle: Handle) -> None:
+    def before(self, task: asyncio.Task[Any] | None, now: Callable[[], float], handle: Handle) -> None:
         """A step is about to be made.
+
+        Args:
+            task: whose; None for a plain callback.
+            now: virtual time.
+            handle: what is called.
 
         Raises:
             Stuck: there were too many.
         """
         if self.steps > self.limit:
-            if self.hurries or self.is_over:
-                raise Stuck(f"it went on for more than {self.steps - 1:,} steps")
-            self.was_unfair = self.hurries = True
-            self.limit = self.steps + self.most_steps
-            self.freeze()
-        if self._may_cancel:
-            value = self.strategy.cancel(len(self._victims))
+            self._leave_order()
+        if self.may_cancel:
+            count = len(self._victims)
+            value = self.strategy.cancel(count)
             self.values.append(value)
-            self.options.append(len(self._victims) + 1)
+            self.options.append(count + 1)
             if value:
-                self._cancel(self._victims[value - 1], now)
+                self._cancel(self._victims[value - 1], now())
         if self.watcher is not None:
-            self.watcher.step(task, now, handle)
+            self.watcher.step(task, now(), handle)
 
-    @property
-    def _may_cancel(self) -> bool:
-        return self.decides and bool(self._victims) and len(self.cancelled) < self._cancels
+    def _leave_order(self) -> None:
+        if self.hurries or self.is_over:
+            raise Stuck(f"it went on for more than {self.steps - 1:,} steps")
+        self.was_unfair = self.hurries = True
+        self.limit = self.steps + self.most_steps
+        self.freeze()
 
     def _be_alert(self) -> None:
-        self.is_alert = self.watcher is not None or self._may_cancel or self.hurries
+        self.may_cancel = self.decides and bool(self._victims) and len(self.cancelled) < self._cancels
+        self.alert_from = -1 if self.may_cancel or self.watcher is not None or self.hurries else self.limit
 
     def _cancel(self, task: asyncio.Task[Any], now: float) -> None:
         self.cancelled.add(task)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass
 from traceback import clear_frames
-from typing import Any
+from types import CoroutineType
+from typing import Any, NamedTuple
 from weakref import ref
 
 from pytest_isolation.errors import MisuseError
@@ -18,6 +19,7 @@ from pytest_isolation.model import Leftover, Observation, Run
 from pytest_isolation.phases.aiosqlite import inline_connections
 from pytest_isolation.phases.conductor import Conductor, Stuck
 from pytest_isolation.phases.interleaving import TEST, Trace, standing
+from pytest_isolation.phases.lanes import AtOnce
 from pytest_isolation.phases.left import left_tasks
 from pytest_isolation.phases.loop import ControlledLoop
 from pytest_isolation.phases.waiting import told
@@ -52,8 +54,45 @@ class Stagecraft:
     on: str = "asyncio"
 
 
-@dataclass(frozen=True, slots=True)
-class Played:
+class Clocked(list[Observation]):
+    """What a user sees, and when.
+
+    Args:
+        now: virtual time.
+
+    Attributes:
+        seconds: how long it took from the beginning to the end.
+    """
+
+    __slots__ = ("_begun", "_now", "_times", "seconds")
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self.seconds = 0.0
+        self._now = now
+        self._begun = now()
+        self._times: list[float] = []
+
+    def append(self, observation: Observation) -> None:
+        """Keep it, and when it came."""
+        list.append(self, observation)
+        self._times.append(self._now())
+
+    def end(self) -> None:
+        """The user has ended."""
+        self.seconds = self._now() - self._begun
+        del self._now  # whose loop is over soon
+
+    def is_as(self, other: Clocked) -> bool:
+        """All came at the same times, and the end did."""
+        exactly = (self._begun, self._times, self.seconds) == (other._begun, other._times, other.seconds)
+        return exactly or self.since_begun() == other.since_begun()
+
+    def since_begun(self) -> tuple[float, ...]:
+        """When everything came, and the end, in seconds since the user began."""
+        return tuple(round(seconds, _DIGITS) for seconds in (*(at - self._begun for at in self._times), self.seconds))
+
+
+class Played(NamedTuple):
     """What came of one run.
 
     Attributes:
@@ -62,7 +101,7 @@ class Played:
         probe: the run of the one who came after them; None if nobody did.
         waiting: where those stand who never got to the end, and why; empty if all did.
         backend: that was used.
-        times: when each user saw what it saw, in virtual seconds since it began, by its number.
+        times: when each user saw what it saw, by its number.
         left: what goes on though those who played at once, or each who played after another, have ended.
     """
 
@@ -71,8 +110,13 @@ class Played:
     probe: Run | None
     waiting: tuple[str, ...]
     backend: object
-    times: Mapping[int, Sequence[float]]
+    times: Mapping[int, Clocked]
     left: tuple[tuple[Leftover, ...], ...]
+
+    def when(self, number: int) -> tuple[float, ...] | None:
+        """When a user saw what it saw, and ended, in virtual seconds since it began; None if it never ended."""
+        seen = self.times.get(number)
+        return None if seen is None else seen.since_begun()
 
 
 def play(
@@ -96,7 +140,7 @@ def play(
         return play_on_trio(craft, conductor, users, probe, at_once)
     loop = ControlledLoop(conductor, craft.inline_threads)
     loop.set_exception_handler(_tell_unless_lost)
-    stage = _Stage(craft, conductor, users, probe, at_once)
+    stage = _Stage(loop, craft, conductor, users, probe, at_once)
     with ExitStack() as around:
         if craft.inline_threads:
             around.enter_context(inline_connections(loop))
@@ -113,34 +157,19 @@ def play(
             clean_up(loop, conductor)
 
 
-class Clocked(list[Observation]):
-    """What a user sees, and when.
-
-    Args:
-        now: virtual time.
-    """
-
-    def __init__(self, now: Callable[[], float]) -> None:
-        super().__init__()
-        self._times: list[float] = []
-        self._now = now
-
-    def append(self, observation: Observation) -> None:
-        """Keep it, and when it came."""
-        super().append(observation)
-        self._times.append(self._now())
-
-    def since(self, begun: float) -> tuple[float, ...]:
-        """When everything came, and the end now, in seconds since the user began."""
-        return tuple(round(at - begun, _DIGITS) for at in (*self._times, self._now()))
-
-
 class _Stage:
     """Where one run is played."""
 
     def __init__(
-        self, craft: Stagecraft, conductor: Conductor, users: Sequence[User], probe: User | None, at_once: bool
+        self,
+        loop: ControlledLoop,
+        craft: Stagecraft,
+        conductor: Conductor,
+        users: Sequence[User],
+        probe: User | None,
+        at_once: bool,
     ) -> None:
+        self._loop = loop
         self._craft = craft
         self._conductor = conductor
         self._users = users
@@ -151,15 +180,15 @@ class _Stage:
         self._waiting: tuple[str, ...] = ()
         self._backend: object = None
         self._is_open = False
-        self._times: dict[int, tuple[float, ...]] = {}
-        self._before: set[asyncio.Task[Any]] = set()
+        self._times: dict[int, Clocked] = {}
+        self._before: Collection[asyncio.Task[Any]] = ()
         self._left: list[tuple[Leftover, ...]] = []
 
     async def perform(self) -> None:
         """Open the backend, let users play, close it."""
         async with AsyncExitStack() as stack:
             self._backend = await open_fresh(self._craft.open_backend, stack)
-            self._is_open, self._before = True, _loop().tasks()
+            self._is_open, self._before = True, self._loop.tasks()
             if self._at_once:
                 with self._conductor.deciding():
                     await _all([self._begin(user) for user in self._users])
@@ -174,9 +203,8 @@ class _Stage:
 
     async def _settled(self, users: Sequence[User]) -> tuple[Leftover, ...]:
         """What these users left behind, when it has had as much time as it may take."""
-        own = {*self._tasks.values(), *self._before}
         for pause_s in _SETTLING_S:
-            left = _loop().tasks() - own
+            left = [task for task in self._loop.tasks() if task not in self._before]
             if not left:
                 return ()
             await asyncio.sleep(pause_s)
@@ -194,43 +222,44 @@ class _Stage:
 
     def played(self) -> Played:
         """What came of it."""
-        missing = [user for user in self._users if user not in self._runs]
-        for user in missing:
-            self._runs[user] = run_of(user, None, ended=False)
-        if self._probe in self._tasks and self._probe not in self._runs:
-            assert self._probe is not None
-            self._runs[self._probe] = run_of(self._probe, None, ended=False)
-        cut = frozenset(user._number for user, task in self._tasks.items() if task in self._conductor.cancelled)
-        runs = tuple(self._runs[user] for user in self._users)
-        probe = self._runs.get(self._probe) if self._probe is not None else None
+        runs = tuple([self._run_of(user) for user in self._users])
+        probe = self._run_of(self._probe) if self._probe in self._tasks and self._probe is not None else None
+        cancelled = self._conductor.cancelled
+        cut = frozenset([user._number for user, task in self._tasks.items() if task in cancelled] if cancelled else ())
         return Played(runs, cut, probe, self._waiting, self._backend, self._times, tuple(self._left))
+
+    def _run_of(self, user: User) -> Run:
+        run = self._runs.get(user)
+        return run_of(user, None, ended=False) if run is None else run
 
     def _begin(self, user: User) -> asyncio.Task[None]:
         context = copy_context()
         context.run(AT_WORK.set, user)
-        task = asyncio.get_running_loop().create_task(self._play(user), name=repr(user)[1:-1], context=context)
+        task = self._loop.create_task(self._play(user), name=user._label, context=context)
         self._tasks[user] = task
-        self._conductor.add_user(task)
+        self._loop.free(task)
         return task
 
     async def _play(self, user: User) -> None:
-        loop, task = _loop(), self._tasks[user]
-        begun = loop.time()
-        user._observations = seen = Clocked(loop.time)
+        task = self._tasks[user]
+        user._observations = seen = Clocked(self._loop.time)
         error: BaseException | None = None
+        self._conductor.expose(task)
         try:
-            with self._conductor.victim(task):
-                await _awaitable(self._craft.scenario(user, self._backend))
+            played = self._craft.scenario(user, self._backend)
+            await (played if type(played) is CoroutineType else _awaitable(played))
         except (KeyboardInterrupt, SystemExit, GeneratorExit, MisuseError):
             raise
         except BaseException as raised:  # also a cancellation: it is this user's
-            error = raised
+            error = raised.with_traceback(raised.__traceback__ and raised.__traceback__.tb_next)
             if self._at_once:
                 _let_go(error)
-        if self._conductor.is_over:
-            return
-        self._times[user._number] = seen.since(begun)
-        self._runs[user] = run_of(user, error, True, loop.time() - begun)
+        finally:
+            self._conductor.spare(task)
+        if not self._conductor.is_over:
+            seen.end()
+            self._times[user._number] = seen
+            self._runs[user] = run_of(user, error, True, seen.seconds)
 
 
 def _let_go(error: BaseException) -> None:
@@ -245,12 +274,6 @@ def _let_go(error: BaseException) -> None:
             chain += [one.__cause__, one.__context__]
 
 
-def _loop() -> ControlledLoop:
-    loop = asyncio.get_running_loop()
-    assert isinstance(loop, ControlledLoop)
-    return loop
-
-
 def _awaitable(value: object) -> Awaitable[object]:
     if not inspect.isawaitable(value):
         raise MisuseError("explore() takes an async function: async def scenario(user, backend)")
@@ -259,7 +282,18 @@ def _awaitable(value: object) -> Awaitable[object]:
 
 async def _all(tasks: Sequence[asyncio.Task[None]]) -> None:
     """Wait for all; what is raised here is not the users' but a misuse."""
-    await asyncio.wait(tasks)
+    over, left = asyncio.get_running_loop().create_future(), len(tasks)
+
+    def count(_: object) -> None:
+        nonlocal left
+        left -= 1
+        if not left and not over.done():
+            over.set_result(None)
+
+    told = AtOnce(count)
+    for task in tasks:
+        task.add_done_callback(told)
+    await over
     for task in tasks:
         if not task.cancelled() and (error := task.exception()) is not None:
             raise error
@@ -342,6 +376,7 @@ def clean_up(loop: ControlledLoop, conductor: Conductor) -> None:
         with _stuck_ignored():
             loop.run_until_complete(loop.shutdown_default_executor())
     loop.close()
+    conductor.dismiss()
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from asyncio import Handle
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from threading import get_ident
 from types import BuiltinMethodType, MethodType
@@ -56,6 +56,23 @@ def _is_wakeup(callback: Any) -> bool:
     return callback.__name__ in _WAKEUPS and isinstance(callback.__self__, _TASKS)
 
 
+class AtOnce:
+    """A callback that is no step of the run: it is called at the moment at which others would be ready.
+
+    Args:
+        call: must not raise; in debug mode it is a step like any other.
+    """
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Callable[[Any], None]) -> None:
+        self._call = call
+
+    def __call__(self, done: Any) -> None:
+        """Call it."""
+        self._call(done)
+
+
 class Lane:
     """What is ready of one task.
 
@@ -64,19 +81,19 @@ class Lane:
         task: None for the lane of callbacks, and of the clock.
         arrival: of what comes next, among all that ever became ready.
         handle: what comes next; None if nothing is ready.
-        more: what comes after that, each with its arrival; a task seldom has anything.
-        has_run: it has made a step.
+        more: what comes after that, each with its arrival; None until a task has anything, which is seldom.
+        is_free: it may overtake others, and be overtaken: it has made a step, or is a user's.
     """
 
-    __slots__ = ("arrival", "handle", "has_run", "key", "more", "task")
+    __slots__ = ("arrival", "handle", "is_free", "key", "more", "task")
 
     def __init__(self, key: int, task: asyncio.Task[Any] | None) -> None:
         self.key = key
         self.task = task
         self.arrival = 0
         self.handle: Handle | None = None
-        self.more: deque[tuple[int, Handle]] = deque()
-        self.has_run = False
+        self.more: deque[tuple[int, Handle]] | None = None
+        self.is_free = False
 
 
 class Clock(Protocol):
@@ -129,12 +146,12 @@ class Lanes:
         self._arrivals = self._made = 0
         self._last = self._callback_lane
         self._in_a_row = 0
+        self._is_sticky = conductor.strategy.order == STICKY
         # What is written down at every step.
         self._pick = conductor.strategy.pick
-        # Who has a priority keeps it, so it is asked for when there is a new task, and not at every step.
-        self._meet: Callable[[Iterable[int]], None] | None = getattr(conductor.strategy, "meet", None)
-        self._pick_known = getattr(conductor.strategy, "pick_known", self._pick)
-        self._met = -1
+        self._meet = conductor.strategy.meet if conductor.looks else None
+        if self._meet is not None:
+            self._meet((_CALLBACKS, _CLOCK))
         self._steps, self._values, self._options_of = conductor.options.steps, conductor.values, conductor.options
 
     def append(self, handle: Handle) -> None:
@@ -153,11 +170,13 @@ class Lanes:
         except KeyError:
             lane = self._lane_of(callback.__self__)
         if lane.handle is not None:
+            if lane.more is None:
+                lane.more = deque()
             lane.more.append((arrival, handle))
             return
         lane.arrival, lane.handle = arrival, handle
         self._active[lane.key] = lane
-        if not lane.has_run:
+        if not lane.is_free:
             self._new += 1
 
     def hear(self, handle: Handle) -> None:
@@ -165,6 +184,13 @@ class Lanes:
         if handle not in self._heard:
             self._heard.add(handle)
             self.append(handle)
+
+    def free(self, task: asyncio.Task[Any]) -> None:
+        """Let a task that is new come before others that were made before it, or after those that come later."""
+        lane = self._lanes.get(task)
+        if lane is not None and not lane.is_free:
+            lane.is_free = True
+            self._new -= lane.handle is not None
 
     @property
     def is_called(self) -> bool:
@@ -185,13 +211,15 @@ class Lanes:
         for lane in [*self._active.values()]:
             if lane.handle is not None:
                 yield lane.handle
-            yield from (handle for _, handle in lane.more)
+            yield from (handle for _, handle in lane.more or ())
         yield from (handle for _, handle in self._callbacks)
 
     def clear(self) -> None:
         """Forget everything: the loop is closed."""
         for some in (self._active, self._lanes, self._callbacks, self._heard, self._inbox):
             some.clear()
+        self._last = self._callback_lane
+        del self._clock  # which refers to this
 
     def popleft(self) -> Handle:
         """What runs next."""
@@ -210,21 +238,20 @@ class Lanes:
             if self._heard:
                 self._heard.discard(handle)
         else:
-            assert lane.handle is not None
-            handle, lane.handle = lane.handle, None
+            handle = lane.handle  # type: ignore[assignment] # something is ready in it
+            lane.handle = None
             del self._active[lane.key]
-            if not lane.has_run:
-                lane.has_run = True
+            if not lane.is_free:
+                lane.is_free = True
                 self._new -= 1
             if lane.more:
                 self._go_on(lane)
-            if lane is self._last:
-                self._in_a_row += 1
-            else:
-                self._last, self._in_a_row = lane, 0
+            if self._is_sticky:
+                self._in_a_row = self._in_a_row + 1 if lane is self._last else 0
+                self._last = lane
         conductor.steps = made = conductor.steps + 1
-        if conductor.is_alert or made > conductor.limit:
-            conductor.before(lane.task, self._clock.now(), handle)
+        if made > conductor.alert_from:
+            conductor.before(lane.task, self._clock.now, handle)
             if conductor.hurries and not conductor.steps % _HURRY:
                 self._pass(self._clock.fire())
         return handle
@@ -258,9 +285,9 @@ class Lanes:
 
     def _in_order(self, lanes: Sequence[Lane]) -> list[Lane]:
         """Without those that would overtake a task that was made before them."""
-        users, allowed, has_new = self._conductor.users, [], False
+        allowed, has_new = [], False
         for lane in lanes:
-            if lane.has_run or lane.task is None or lane.task in users:
+            if lane.is_free or lane.task is None:
                 allowed.append(lane)
             elif not has_new:
                 has_new = True
@@ -269,6 +296,7 @@ class Lanes:
 
     def _go_on(self, lane: Lane) -> None:
         """Bring a lane forward that has something more, to the place at which that arrived."""
+        assert lane.more
         lane.arrival, lane.handle = lane.more.popleft()
         self._active[lane.key] = lane
         self._active = dict(sorted(self._active.items(), key=lambda item: item[1].arrival))
@@ -278,6 +306,8 @@ class Lanes:
             self._lanes = {one: lane for one, lane in self._lanes.items() if lane.handle or not one.done()}
         self._made += 1
         lane = self._lanes[task] = Lane(self._made, task)
+        if self._meet is not None:
+            self._meet((self._made,))
         return lane
 
     def _pass(self, due: Sequence[Handle]) -> None:
@@ -306,6 +336,8 @@ class Lanes:
     def _choose(self) -> Lane:
         conductor, active = self._conductor, self._active
         due = bool(self._clock._scheduled) and self._clock.due()  # the list first, for a call costs more
+        if self._callbacks and not due and self._first() is self._callback_lane:
+            return self._callback_lane
         if self._callbacks or self._new > 1 or conductor.order == STICKY:
             return self._choose_among(due)
         count = len(active) + due
@@ -315,12 +347,7 @@ class Lanes:
             keys = [*active]
             if due:
                 keys.append(_CLOCK)
-                value = self._pick(keys)
-            else:
-                if self._made != self._met and self._meet is not None:
-                    self._met = self._made
-                    self._meet(lane.key for lane in self._lanes.values())
-                value = self._pick_known(keys)
+            value = self._pick(keys)
             lane = active.get(keys[value], self._clock_lane)
         else:
             value = self._pick(range(count))

@@ -1,7 +1,8 @@
 """The controlled event loop: asyncio's own, but for who is next and what time it is.
 
 Only the ready queue and the selector of ``asyncio.SelectorEventLoop`` are replaced, so sockets, threads, child
-processes and signals work as ever. Time is virtual: it jumps to the next timer when nothing else can happen.
+processes and signals work as ever. Time is virtual: it jumps to the next timer when nothing else can happen. While
+nothing outside is heard, turns are made here, because the selector would be asked in each of them for nothing.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ import sys
 import threading
 import time
 from asyncio import Handle
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextvars import Context
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from pytest_isolation.errors import MisuseError
 from pytest_isolation.phases.conductor import Conductor, Stuck
-from pytest_isolation.phases.lanes import Lanes
+from pytest_isolation.phases.lanes import AtOnce, Lanes
 from pytest_isolation.phases.threads import Threads
 
 # Not zero, which some code takes for "never"; all digits of a nanosecond still fit.
@@ -31,6 +32,8 @@ _SLACK_S = 0.05
 _GRACE_S, _LONG_GRACE_S = 0.02, 1.0
 # A thread that is at work may take so long, and is asked so often.
 _HANG_S, _POLL_S = 10.0, 0.005
+# Of so many asyncio takes those away that were cancelled, now and then.
+_MANY_TIMERS = 100
 _PARTS = {
     "_ready": ("append", "popleft", "clear"),
     "_selector": ("select", "get_map", "register", "unregister"),
@@ -58,6 +61,16 @@ def why_not(loop: asyncio.AbstractEventLoop) -> str | None:
     return None
 
 
+@cache
+def why_not_asyncio() -> str | None:
+    """Why asyncio's own loop cannot be built upon; asked once, for it is the same in each run."""
+    loop = asyncio.SelectorEventLoop()
+    try:
+        return why_not(loop)
+    finally:
+        loop.close()
+
+
 class ControlledLoop(asyncio.SelectorEventLoop):
     """An event loop on which a conductor decides who is next.
 
@@ -72,22 +85,28 @@ class ControlledLoop(asyncio.SelectorEventLoop):
 
     def __init__(self, conductor: Conductor, inline_threads: bool = False, slack_s: float = _SLACK_S) -> None:
         self._now = _BEGIN_S
-        self._outside = 0
+        self._outside = self._timers = 0
         self._threads = Threads()
         self._inline = inline_threads
         self._slack_s = slack_s
         self._jobs: set[asyncio.Task[Any] | None] = set()  # a loop holds tasks weakly
         self._ssock: socket.socket | None
+        self._closed: bool
+        self._debug: bool
+        self._stopping: bool
+        self._clock_resolution: float
+        self._task_factory: Any
         self._asyncgens: Any
         self._default_executor: Any
         super().__init__(_Selector(self, conductor))
-        if (reason := why_not(self)) is not None:
-            self.close()
+        if (reason := why_not_asyncio()) is not None:
+            super().close()
             raise MisuseError(reason)
         self._scheduled: list[asyncio.TimerHandle]
         self._timer_cancelled_count: int
         self._selector: _Selector
         self._ready = self._lanes = Lanes(conductor, self)
+        self._append = self._lanes.append
         self.slow_callback_duration = float("inf")
 
     def time(self) -> float:
@@ -98,11 +117,61 @@ class ControlledLoop(asyncio.SelectorEventLoop):
         """Virtual seconds."""
         return self._now
 
+    def call_soon(self, callback: Callable[..., object], *args: Any, context: Context | None = None) -> Handle:  # type: ignore[override]
+        """As on any loop, but for the calls of other methods on the way: this is where most of a step's time goes."""
+        if self._closed or self._debug:
+            return super().call_soon(callback, *args, context=context)
+        handle = Handle(callback, args, self, context)
+        if type(callback) is AtOnce:
+            callback(*args)
+        else:
+            self._append(handle)
+        return handle
+
+    def call_at(  # type: ignore[override] # the stubs know how types of arguments belong together
+        self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        """As on any loop; of two that are due at the same time the one that was set first is first."""
+        if self._closed:
+            raise RuntimeError("Event loop is closed")
+        self._timers = number = self._timers + 1
+        timer = _Timer(when, callback, args, self, context)
+        timer.number = number
+        heapq.heappush(self._scheduled, timer)
+        timer._scheduled = True  # type: ignore[attr-defined]
+        return timer
+
+    def _run_once(self) -> None:
+        """Make turns, as asyncio does, but for asking what can have no answer, where nothing outside is heard."""
+        lanes, resolution = self._lanes, self._clock_resolution
+        while not (self._selector.watched > (self._ssock is not None) or len(self._scheduled) > _MANY_TIMERS):
+            count = len(lanes)
+            if not count and not self._jump():
+                break
+            if self._scheduled and (not count or self._scheduled[0]._when < self._now + resolution):  # type: ignore[attr-defined]
+                for handle in self.advance(0.0):
+                    lanes.append(handle)
+                count = len(lanes)
+            for _ in range(count):
+                handle = lanes.popleft()
+                if not handle._cancelled:
+                    handle._run()
+                del handle  # or what it refers to lives until the next one runs
+            if self._stopping:
+                return
+        super()._run_once()  # type: ignore[misc]
+
+    def _jump(self) -> bool:
+        """Be at the next timer where nothing else can happen."""
+        if not self._scheduled or self._stopping or self._outside or threading.active_count() > 1:
+            return False
+        self.skip(0.0)
+        return True
+
     def due(self) -> bool:
         """A timer is so near that a slow machine would let it fire first."""
-        if not self._scheduled:
-            return False
-        timer = self._next_timer()
+        scheduled = self._scheduled
+        timer = scheduled[0] if scheduled and not scheduled[0]._cancelled else self._next_timer()
         return timer is not None and 0 < timer._when - self._now <= self._slack_s  # type: ignore[attr-defined]
 
     def fire(self) -> list[Handle]:
@@ -113,15 +182,17 @@ class ControlledLoop(asyncio.SelectorEventLoop):
     def near(self) -> list[asyncio.TimerHandle]:
         """All timers that are as near, the next one first."""
         near = (one for one in self._scheduled if not one.cancelled() and 0 < one.when() - self._now <= self._slack_s)
-        return sorted(near, key=asyncio.TimerHandle.when)
+        return sorted(near)
 
     def advance(self, seconds: float, until: float | None = None) -> list[Handle]:
         """Let so much time pass; what is due then."""
-        self._now = max(self._now, self._now + seconds if until is None else until)
+        self._now = now = max(self._now, self._now + seconds if until is None else until)
         due: list[Handle] = []
-        while (timer := self._next_timer()) is not None and timer.when() < self._now + self._clock_resolution:  # type: ignore[attr-defined]
-            due.append(heapq.heappop(self._scheduled))
-            timer._scheduled = False  # type: ignore[attr-defined] # as _run_once does
+        scheduled, end = self._scheduled, now + self._clock_resolution
+        while scheduled and (scheduled[0]._cancelled or scheduled[0]._when < end):  # type: ignore[attr-defined]
+            timer = self._take_timer()
+            if not timer._cancelled:
+                due.append(timer)
         return due
 
     def skip(self, timeout: float) -> None:
@@ -143,11 +214,15 @@ class ControlledLoop(asyncio.SelectorEventLoop):
             super()._make_self_pipe()  # type: ignore[misc]
         return self._lanes.is_called
 
-    def tasks(self) -> set[asyncio.Task[Any]]:
+    def tasks(self) -> Collection[asyncio.Task[Any]]:
         """All that have not ended."""
-        if self.get_task_factory() is None:
-            return set(self._lanes.tasks())
+        if self._task_factory is None:
+            return self._lanes.tasks()
         return asyncio.all_tasks(self)  # an eager one has its first step without being ready before
+
+    def free(self, task: asyncio.Task[Any]) -> None:
+        """A task is a user's: they come in any order, though other new tasks come in that in which they were made."""
+        self._lanes.free(task)
 
     def is_left_something(self) -> bool:
         """A thread has left something at the door, and may have ended since."""
@@ -213,11 +288,22 @@ class ControlledLoop(asyncio.SelectorEventLoop):
         self._jobs.add(self.create_task(job(), name=f"thread job {name}", context=Context()))
 
     def _next_timer(self) -> asyncio.TimerHandle | None:
-        while self._scheduled and self._scheduled[0].cancelled():
-            timer = heapq.heappop(self._scheduled)
-            timer._scheduled = False  # type: ignore[attr-defined]
-            self._timer_cancelled_count -= 1
+        while self._scheduled and self._scheduled[0]._cancelled:
+            self._take_timer()
         return self._scheduled[0] if self._scheduled else None
+
+    def _take_timer(self) -> asyncio.TimerHandle:
+        """The first of all, as asyncio takes it away."""
+        timer = heapq.heappop(self._scheduled)
+        timer._scheduled = False  # type: ignore[attr-defined]
+        if timer._cancelled:
+            self._timer_cancelled_count -= 1
+        return timer
+
+    def close(self) -> None:
+        """As any loop; it refers to nothing any more that refers to it, so that it is gone without being collected."""
+        super().close()
+        del self._append
 
     def _add_callback(self, handle: Handle) -> None:
         """A socket is ready, or a signal came."""
@@ -231,6 +317,21 @@ class ControlledLoop(asyncio.SelectorEventLoop):
     def _close_self_pipe(self) -> None:
         if self._ssock is not None:
             super()._close_self_pipe()  # type: ignore[misc]
+
+
+class _Timer(asyncio.TimerHandle):
+    """A timer of virtual time, on which many are due at the same moment; on a real clock no two are.
+
+    Attributes:
+        number: it comes before those of its time that have a higher one.
+    """
+
+    __slots__ = ("number",)
+    number: int
+
+    def __lt__(self, other: _Timer) -> bool:  # type: ignore[override] # a loop has no others
+        mine, theirs = self._when, other._when  # type: ignore[attr-defined]
+        return self.number < other.number if mine == theirs else bool(mine < theirs)
 
 
 class _Selector(selectors.BaseSelector):

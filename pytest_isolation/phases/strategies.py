@@ -6,10 +6,10 @@ and the number of them that are not 0 is the number of its deviations. Nothing h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from itertools import count, islice
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+from itertools import cycle, islice
 from random import Random
-from typing import Protocol
+from typing import Any
 
 FIFO, STICKY = "fifo", "sticky"
 ORDERS = (FIFO, STICKY)
@@ -35,25 +35,39 @@ class Options(list[int]):
         self.steps = [*steps]
 
 
-class Strategy(Protocol):
+class Strategy:
     """Takes the decisions of one run.
 
     Attributes:
         order: what counts as no deviation.
         looks: it reads the keys of its options, and not only their number; the list of them takes time to make.
+        peeks: it wants to see what was chosen.
     """
 
-    order: str
-    looks: bool
+    order: str = FIFO
+    looks: bool = False
+    peeks: bool = False
+
+    def meet(self, keys: Iterable[int]) -> None:
+        """Who is there now; told before any of them is among the options."""
 
     def pick(self, keys: Sequence[int]) -> int:
         """Which one runs next, as an index; the first is the default, and a key is the same task all the time."""
+        return 0
 
     def cancel(self, victims: int) -> int:
         """Who is cancelled now: 0 is nobody, n the n-th."""
+        return 0
+
+    def lag(self) -> float:
+        """For how long the machine does something else now; asked of who peeks."""
+        return 0.0
+
+    def peek(self, ready: Any, lane: Any) -> None:
+        """What was chosen, while all that is ready is still there (``phases.lanes``)."""
 
 
-class Replay:
+class Replay(Strategy):
     """Takes decisions from a list; after its end it does what asyncio would.
 
     Args:
@@ -65,8 +79,6 @@ class Replay:
         values: see above.
         clamped: so many decisions were too large for their options.
     """
-
-    looks = False
 
     def __init__(self, values: Sequence[int] = (), order: str = FIFO) -> None:
         self.order = order
@@ -163,7 +175,7 @@ def sparse(values: Sequence[int]) -> Deviations:
     return tuple((position, value) for position, value in enumerate(values) if value)
 
 
-class Uniform:
+class Uniform(Strategy):
     """Any option with the same chance, and a cancellation at a random moment.
 
     Args:
@@ -172,22 +184,26 @@ class Uniform:
         cancels: how many users are cancelled at the most.
     """
 
-    order = FIFO
-    looks = False
-
     def __init__(self, random: Random, length: int = _GUESS, cancels: int = 1) -> None:
         self._random = random
-        self._moments = set(random.sample(range(length), min(cancels, length)))
+        self._moments = _moments(random, length, cancels)
         self._moment = 0
 
     def pick(self, keys: Sequence[int]) -> int:
         """Any."""
-        return self._random.randrange(len(keys))
+        return int(self._random.random() * len(keys))
 
     def cancel(self, victims: int) -> int:
         """Anybody, when the moment has come."""
         self._moment += 1
         return 1 + self._random.randrange(victims) if self._moment - 1 in self._moments else 0
+
+
+def _moments(random: Random, length: int, count: int) -> Collection[int]:
+    """So many of a run's decisions, each with the same chance."""
+    if count == 1:  # mostly it is, and to draw a sample takes longer
+        return (int(random.random() * length),)
+    return set(random.sample(range(length), min(count, length)))
 
 
 class Pct(Uniform):
@@ -206,38 +222,31 @@ class Pct(Uniform):
 
     def __init__(self, random: Random, length: int = _GUESS, cancels: int = 1, depth: int = 2) -> None:
         super().__init__(random, length, cancels)
-        self._priorities: dict[int, float] = {}
+        self._known: set[int] = set()
         self._order: list[int] = []
-        self._falls = {at + 1 for at in random.sample(range(length), min(depth - 1, length))}
+        self._falls = {at + 1 for at in _moments(random, length, depth - 1)}
         self._picks = 0
 
     def meet(self, keys: Iterable[int]) -> None:
-        """Draw the priorities of those that are new."""
+        """Give those that are new a place among the others, any with the same chance."""
         for key in keys:
-            if key not in self._priorities:
-                self._rank(key, self._random.random())
+            if key not in self._known:
+                self._known.add(key)
+                self._order.insert(int(self._random.random() * (len(self._order) + 1)), key)
 
     def pick(self, keys: Sequence[int]) -> int:
         """Who has the highest priority."""
-        self.meet(keys)
-        return self.pick_known(keys)
-
-    def pick_known(self, keys: Sequence[int]) -> int:
-        """The same of tasks that were all met before."""
         self._picks = picks = self._picks + 1
+        order = self._order
         if picks in self._falls:
-            self._rank(next(key for key in self._order if key in keys), -float(picks))
+            order.append(order.pop(next(at for at, key in enumerate(order) if key in keys)))
         last = len(keys) - 1
-        for key in self._order:  # mostly it is one of the first, who has just run and so is the last that became ready
+        for key in order:  # mostly it is one of the first, who has just run and so is the last that became ready
             if key == keys[last]:
                 return last
             if key in keys:
                 return keys.index(key)
         return 0
-
-    def _rank(self, key: int, priority: float) -> None:
-        self._priorities[key] = priority
-        self._order = sorted(self._priorities, key=self._priorities.__getitem__, reverse=True)
 
 
 class Pos(Uniform):
@@ -265,18 +274,17 @@ class Pos(Uniform):
 
 def mixed(seed: int, cancels: int = 1) -> Attempts:
     """Random runs of several kinds in turn, without end; it is sent how many options each decision had."""
-    length = _GUESS
-    for number in count():
-        random = Random(f"{seed}:{number}")
-        kinds = (
-            lambda r, n: Pct(r, n, 0, depth=2),
-            lambda r, n: Pct(r, n, cancels, depth=1),
-            lambda r, n: Uniform(r, n, cancels),
-            lambda r, n: Pct(r, n, cancels, depth=3),
-            lambda r, n: Pos(r, n, cancels),
-            lambda r, n: Pct(r, n, cancels, depth=2),
-        )
-        options = yield kinds[number % len(kinds)](random, length)
+    random, length = Random(seed), _GUESS
+    kinds: Sequence[Callable[[int], Strategy]] = (
+        lambda length: Pct(random, length, 0, depth=2),
+        lambda length: Pct(random, length, cancels, depth=1),
+        lambda length: Uniform(random, length, cancels),
+        lambda length: Pct(random, length, cancels, depth=3),
+        lambda length: Pos(random, length, cancels),
+        lambda length: Pct(random, length, cancels, depth=2),
+    )
+    for make in cycle(kinds):
+        options = yield make(length)
         length = max(2, min(_MOST, len(options)))
 
 

@@ -40,7 +40,8 @@ class Threads:
     """The threads that began during a run."""
 
     def __init__(self) -> None:
-        self._bystanders = frozenset(threading.enumerate())
+        others = threading.active_count() > 1  # which takes less time to ask, and mostly there are none
+        self._bystanders = frozenset(threading.enumerate() if others else ())
 
     def are_at_work(self) -> bool:
         """One of them does something, or has something to do."""

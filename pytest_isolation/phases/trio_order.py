@@ -131,7 +131,9 @@ class _Scheduler:
             batch.insert(0, self._last)
         at = next((at for at, task in enumerate(batch) if self._is_own(task)), 0)
         if self._conductor.decides and len(batch) > 1 and not self._is_own(batch[at]):
-            at = self._conductor.pick([task._counter for task in batch])
+            keys = [task._counter for task in batch]
+            self._conductor.strategy.meet(keys)
+            at = self._conductor.pick(keys)
             if at and self._conductor.watcher is not None:
                 seats: Any = [self._seat(task) for task in batch[:at]]
                 self._conductor.watcher.deviation(seats)
@@ -161,12 +163,12 @@ class _Scheduler:
         self.clock.autojump_threshold = inf if busy else 0
         self._conductor.external += busy
         self._conductor.steps += 1
-        if not self._conductor.is_alert and self._conductor.steps <= self._conductor.limit:
+        if self._conductor.steps <= self._conductor.alert_from:
             return
         seat: Any = self._seat(task)
         no_handle: Any = None
         try:
-            self._conductor.before(seat, self.clock.current_time(), no_handle)
+            self._conductor.before(seat, self.clock.current_time, no_handle)
         except Stuck as error:
             self._stop(str(error))
 
@@ -254,7 +256,7 @@ class _Stage:
         self._at_once = at_once
         self._seats: dict[User, Seat] = {}
         self._runs: dict[User, Run] = {}
-        self._times: dict[int, tuple[float, ...]] = {}
+        self._times: dict[int, Clocked] = {}
         self._backend: object = None
         self._is_open = False
 
@@ -286,25 +288,27 @@ class _Stage:
 
         seat, error = self._seats[user], None
         AT_WORK.set(user)
-        begun = trio.current_time()
         user._observations = seen = Clocked(trio.current_time)
         with trio.CancelScope() as scope:
             task = trio.lowlevel.current_task()
             seat.sit(task, scope)
             self._scheduler.seats[task] = seat
             victim: Any = seat
+            self._conductor.expose(victim)
             try:
-                with self._conductor.victim(victim):
-                    await _awaitable(self._craft.scenario(user, self._backend))
+                await _awaitable(self._craft.scenario(user, self._backend))
             except (KeyboardInterrupt, SystemExit, GeneratorExit, MisuseError, trio.Cancelled):
                 raise  # a cancellation of its own is caught by the scope
             except BaseException as raised:
                 error = seat.error = raised
+            finally:
+                self._conductor.spare(victim)
         seat.has_ended = True
         if scope.cancelled_caught:
             error = CancelledError("cancelled")
-        self._times[user._number] = seen.since(begun)
-        self._runs[user] = run_of(user, error, True, trio.current_time() - begun)
+        seen.end()
+        self._times[user._number] = seen
+        self._runs[user] = run_of(user, error, True, seen.seconds)
 
     def played(self) -> Played:
         """What came of it."""

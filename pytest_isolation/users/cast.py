@@ -376,10 +376,8 @@ def run_of(
     """
     user._is_told = True
     seen, overheard = tuple(user._observations), tuple(user._overheard)
-    return Run(
-        *(user._label, user._number, seen, error, ended, seconds, played, machine_s, user.anonymous, overheard),
-        waits_at=waits_at,
-    )
+    about = seen, error, ended, seconds, played, machine_s, user.anonymous, overheard, waits_at
+    return Run(user._label, user._number, *about)
 
 
 def keep(user: User, observation: Observation) -> None:

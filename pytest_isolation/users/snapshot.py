@@ -58,6 +58,8 @@ def snapshot(value: object) -> object:
     Raises:
         MisuseError: it cannot be looked at without being used up: a coroutine or an iterator.
     """
+    if type(value) in _ATOM_TYPES:
+        return value
     try:
         return _copied(value, 0)
     except _NotPlainError:

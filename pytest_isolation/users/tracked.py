@@ -176,6 +176,8 @@ class Tracked:
             backend: of this run; it is still there, and whatever it keeps is kept.
         """
         self.roots = {**self.roots, "backend": backend}
+        if not self._things:
+            return ()
         alive = {(thing.kind, thing.place) for thing in self._things if thing.get() is not None}
         self._skipped += bool(alive)
         if not alive or (alive <= self._harmless and self._skipped < _EVERY):

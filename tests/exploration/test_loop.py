@@ -16,8 +16,8 @@ import pytest
 from pytest_isolation.errors import MisuseError
 from pytest_isolation.phases.conductor import Conductor, Stuck
 from pytest_isolation.phases.exploration import clean_up
-from pytest_isolation.phases.loop import ControlledLoop, why_not
-from pytest_isolation.phases.strategies import Pct, Replay, Uniform
+from pytest_isolation.phases.loop import ControlledLoop, why_not, why_not_asyncio
+from pytest_isolation.phases.strategies import Pct, Replay, Strategy, Uniform
 
 SEEDS = range(5)
 
@@ -328,14 +328,9 @@ def test_only_a_near_timer_may_overtake_what_is_ready(delay_s, first):
     """A machine may be slow for some milliseconds, and not for ever."""
     seen = []
 
-    class LastOption:
-        order = "fifo"
-
+    class LastOption(Strategy):
         def pick(self, keys):
             return len(keys) - 1
-
-        def cancel(self, victims):
-            return 0
 
     async def main():
         asyncio.get_running_loop().call_later(delay_s, seen.append, "timer")
@@ -397,6 +392,60 @@ def test_without_deviation_the_order_is_that_of_asyncio(seed):
     assert ours == stock
 
 
+class Unhurried(asyncio.SelectorEventLoop):
+    """asyncio's own, but that its time jumps to the next timer when nothing is ready, and hardly passes otherwise."""
+
+    now_s = 1000.0
+
+    def time(self):
+        self.now_s += 1e-12
+        return self.now_s
+
+    def _run_once(self):
+        if not self._ready and self._scheduled:
+            self.now_s = max(self.now_s, self._scheduled[0].when())
+        super()._run_once()
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_timers_and_callbacks_come_as_they_would_on_asyncio(seed):
+    """Those that are due at once or at the same time, and that are called off, too."""
+
+    def program(seen):
+        dice = random.Random(seed)
+        plans = [[(dice.randrange(5), dice.uniform(0.001, 0.002)) for _ in range(6)] for _ in range(4)]
+
+        async def main():
+            loop = asyncio.get_running_loop()
+
+            async def one(name, plan):
+                for place, (step, delay_s) in enumerate(plan):
+                    seen.append((name, place, round(loop.time() - 1000.0, 6)))
+                    if step == 0:
+                        loop.call_later(0, seen.append, (name, "at once"))
+                        await asyncio.sleep(0)
+                    elif step == 1:
+                        loop.call_soon(seen.append, (name, "soon"))
+                        loop.call_later(delay_s, seen.append, (name, "later"))
+                    elif step == 2:
+                        loop.call_later(delay_s, seen.append, (name, "never")).cancel()
+                        await asyncio.sleep(delay_s)
+                    elif step == 3:
+                        await asyncio.wait([asyncio.ensure_future(asyncio.sleep(3 * delay_s))], timeout=delay_s)
+                    else:
+                        await asyncio.sleep(delay_s / 2)
+
+            await asyncio.gather(*(one(name, plan) for name, plan in enumerate(plans)))
+
+        return main
+
+    stock, ours = [], []
+    with asyncio.Runner(loop_factory=Unhurried) as runner:
+        runner.run(program(stock)())
+    play(program(ours))
+    assert ours == stock
+
+
 def test_uvloop_is_refused_plainly():
     """It is written in C."""
     loop = type("Loop", (asyncio.SelectorEventLoop,), {"__module__": "uvloop"})()
@@ -409,16 +458,20 @@ def test_uvloop_is_refused_plainly():
 def test_a_loop_without_the_parts_is_refused_plainly(monkeypatch):
     """A later Python may have others; nobody should have to guess."""
     monkeypatch.setattr(asyncio.BaseEventLoop, "_run_once", None)
-    with pytest.raises(MisuseError, match=r"Python 3\.\S+ has no _run_once, which the controlled loop replaces"):
-        ControlledLoop(Conductor(Replay(), 10))
+    why_not_asyncio.cache_clear()
+    try:
+        with pytest.raises(MisuseError, match=r"Python 3\.\S+ has no _run_once, which the controlled loop replaces"):
+            ControlledLoop(Conductor(Replay(), 10))
+    finally:
+        why_not_asyncio.cache_clear()
 
 
 class Asking(Pct):
     """Priorities, and a look at whether each was there when it was needed."""
 
-    def pick_known(self, keys):
-        assert self._priorities.keys() >= set(keys)
-        return super().pick_known(keys)
+    def pick(self, keys):
+        assert self._known >= set(keys)
+        return super().pick(keys)
 
 
 @pytest.mark.parametrize("seed", SEEDS)

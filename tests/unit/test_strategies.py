@@ -10,6 +10,7 @@ from pytest_isolation.phases.strategies import Options, Pct, Pos, Replay, System
 
 def decided(strategy, options):
     """The decisions of a run whose every decision has so many options."""
+    strategy.meet(range(max(options)))
     return [strategy.pick(range(count)) for count in options]
 
 
@@ -109,6 +110,7 @@ def test_uniform_cancels_once_at_the_most():
 def test_pct_lets_one_run_on():
     """With depth 1 the same one is always ahead."""
     strategy = Pct(random.Random(1), depth=1)
+    strategy.meet([1, 2, 3])
     first = strategy.pick([1, 2, 3])
     assert [strategy.pick([1, 2, 3]) for _ in range(20)] == [first] * 20
 
@@ -116,6 +118,7 @@ def test_pct_lets_one_run_on():
 def test_pct_changes_its_mind_depth_less_one_times():
     """Whoever runs falls behind all others then."""
     strategy = Pct(random.Random(1), length=20, depth=3)
+    strategy.meet([1, 2, 3])
     picks = [strategy.pick([1, 2, 3]) for _ in range(20)]
     assert sum(a != b for a, b in pairwise(picks)) <= 2
     assert len(set(picks)) > 1
