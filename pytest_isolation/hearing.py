@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from pytest_isolation.judge import Judge
-from pytest_isolation.model import Aftermath, Change, Evidence, Finding, Kind, Run
+from pytest_isolation.model import Aftermath, Change, Confidence, Evidence, Finding, Kind, Run
 from pytest_isolation.phases.ambient import State, changes, closer_look, glance, state
 from pytest_isolation.phases.exploration import Played
 from pytest_isolation.users.cast import Cast
@@ -77,7 +77,8 @@ class Hearing:
         """
         self._runs += 1
         left, changed = played.left[0] if played.left else (), self._changed(self._runs % EVERY == 1)
-        looks = None if left or changed or self._cast.late or self._lendings.told else _looks(played)
+        is_telling = left or changed or self._cast.late or self._lendings.told or played.unclosed
+        looks = None if is_telling else _looks(played)
         if looks in self._sound:
             return []
         findings = self._look(played, Aftermath(left=left, changes=changed), phase, token)
@@ -99,6 +100,8 @@ class Hearing:
         if late := self._cast.late_runs():
             ended = f"{phase}, after the run of its user had ended"
             findings += judge.look(self.evidence(ended, late, token), story, whole=False)
+        if played.unclosed and not findings:
+            findings.append(_unclosed(played.unclosed, f"{phase}, when all had ended", token))
         return self.sorted(findings)
 
     @staticmethod
@@ -145,6 +148,19 @@ class Hearing:
             return ()
         before, self._state, self._glance, self._closer = self._state, state(), seen, closer_look()
         return tuple(changes(before, self._state))
+
+
+def _unclosed(why: str, phase: str, token: str) -> Finding:
+    """Something that was lent to a user and never given back is what a backend mostly waits for."""
+    return Finding(
+        kind=Kind.STARVED,
+        user="everybody",
+        phase=phase,
+        summary="the backend never closed, though it did when users had been alone",
+        seen=why,
+        replay=token,
+        confidence=Confidence.DIFFERENT,
+    )
 
 
 def _looks(played: Played) -> tuple[object, ...] | None:

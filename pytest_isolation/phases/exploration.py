@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, contextmanager
@@ -103,6 +104,7 @@ class Played(NamedTuple):
         backend: that was used.
         times: when each user saw what it saw, by its number.
         left: what goes on though those who played at once, or each who played after another, have ended.
+        unclosed: why the backend did not close when all users had ended; empty if it did.
     """
 
     runs: tuple[Run, ...]
@@ -112,6 +114,7 @@ class Played(NamedTuple):
     backend: object
     times: Mapping[int, Clocked]
     left: tuple[tuple[Leftover, ...], ...]
+    unclosed: str = ""
 
     def when(self, number: int) -> tuple[float, ...] | None:
         """When a user saw what it saw, and ended, in virtual seconds since it began; None if it never ended."""
@@ -151,7 +154,7 @@ def play(
             try:
                 loop.run_until_complete(main)
             except Stuck as error:
-                stage.stop(str(error))
+                stage.stop(str(error), main)
             return stage.played()
         finally:
             clean_up(loop, conductor)
@@ -179,7 +182,8 @@ class _Stage:
         self._runs: dict[User, Run] = {}
         self._waiting: tuple[str, ...] = ()
         self._backend: object = None
-        self._is_open = False
+        self._is_open = self._is_closing = False
+        self._unclosed = ""
         self._times: dict[int, Clocked] = {}
         self._before: Collection[asyncio.Task[Any]] = ()
         self._left: list[tuple[Leftover, ...]] = []
@@ -200,6 +204,7 @@ class _Stage:
                 await _all([self._begin(self._probe)])
             if self._at_once:
                 self._left.append(await self._settled(self._users))
+            self._is_closing = True
 
     async def _settled(self, users: Sequence[User]) -> tuple[Leftover, ...]:
         """What these users left behind, when it has had as much time as it may take."""
@@ -210,12 +215,22 @@ class _Stage:
             await asyncio.sleep(pause_s)
         return tuple(left_tasks([task for task in left if not task.done()], users))
 
-    def stop(self, why: str) -> None:
-        """Nothing goes on any more: see who stands where."""
+    def stop(self, why: str, main: asyncio.Task[None]) -> None:
+        """Nothing goes on any more: see who stands where.
+
+        Raises:
+            MisuseError: no order of users' steps has a part in it.
+        """
         if not self._is_open:
-            raise MisuseError(f"the backend was not there, or did not close: {why}")
+            raise MisuseError(f"the backend never was there: {why}; open_backend stands at {standing(main)}")
+        if self._is_closing and not self._at_once:
+            raise MisuseError(f"the backend did not close after users who were alone: {why}, at {standing(main)}")
         trace = self._conductor.watcher if isinstance(self._conductor.watcher, Trace) else Trace()
         trace.end()
+        if self._is_closing:
+            self._unclosed = f"{why}, at {standing(main)}"
+            self._waiting = told([main], trace.holding, lambda _: "whoever closes the backend", standing)
+            return
         stuck = [task for user, task in self._tasks.items() if user not in self._runs]
         busiest = [trace.busiest()] if self._conductor.steps > self._conductor.limit and trace.turns else []
         self._waiting = (why, *busiest, *told(stuck, trace.holding, trace.name, standing))
@@ -226,7 +241,7 @@ class _Stage:
         probe = self._run_of(self._probe) if self._probe in self._tasks and self._probe is not None else None
         cancelled = self._conductor.cancelled
         cut = frozenset([user._number for user, task in self._tasks.items() if task in cancelled] if cancelled else ())
-        return Played(runs, cut, probe, self._waiting, self._backend, self._times, tuple(self._left))
+        return Played(runs, cut, probe, self._waiting, self._backend, self._times, tuple(self._left), self._unclosed)
 
     def _run_of(self, user: User) -> Run:
         run = self._runs.get(user)
@@ -325,7 +340,9 @@ async def open_fresh(open_backend: Callable[[], Any], stack: AsyncExitStack) -> 
 
 
 def _is_lock(value: object) -> bool:
-    """A lock, a semaphore or a condition, of asyncio, trio, anyio or threading; pools have ``acquire`` too."""
+    """A lock, semaphore, condition or barrier, of asyncio, trio, anyio or threading; pools have ``acquire``, too."""
+    if isinstance(value, asyncio.Barrier | threading.Barrier):
+        return True
     if not (hasattr(value, "acquire") and hasattr(value, "release")):
         return False
     says_so = hasattr(value, "locked") or hasattr(value, "acquire_nowait")

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import anyio
 
-from pytest_isolation.phases.waiting import Holding
+from pytest_isolation.phases.waiting import Holding, behind
 from pytest_isolation.users.whereabouts import is_installed, is_library
 
 _PLUMBING = tuple(
@@ -248,7 +248,7 @@ def _where(task: asyncio.Task[Any]) -> Standing:
         if isinstance(frame, FrameType) and not frame.f_code.co_filename.startswith(_PLUMBING):
             found = Place(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
             theirs = theirs if is_library(found.file) else found
-        awaited = _first(awaited, "cr_await", "gi_yieldfrom", "ag_await")
+        awaited = behind(awaited)
     return _told(found, theirs)
 
 

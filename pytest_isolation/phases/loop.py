@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import math
 import selectors
 import socket
 import sys
@@ -28,6 +29,8 @@ from pytest_isolation.phases.threads import Threads
 # Not zero, which some code takes for "never"; all digits of a nanosecond still fit.
 _BEGIN_S = 1000.0
 _SLACK_S = 0.05
+# After so long a nanosecond is less than what a float can tell: what is due now would not be "before now and a bit".
+_FAR_S = 1e6
 # What comes over a real socket is waited for so long before time jumps, longer where it would be a deadlock.
 _GRACE_S, _LONG_GRACE_S = 0.02, 1.0
 # A thread that is at work may take so long, and is asked so often.
@@ -137,8 +140,9 @@ class ControlledLoop(asyncio.SelectorEventLoop):
         self._timers = number = self._timers + 1
         timer = _Timer(when, callback, args, self, context)
         timer.number = number
-        heapq.heappush(self._scheduled, timer)
-        timer._scheduled = True  # type: ignore[attr-defined]
+        if when < math.inf:  # what is due at no time never is
+            heapq.heappush(self._scheduled, timer)
+            timer._scheduled = True  # type: ignore[attr-defined]
         return timer
 
     def _run_once(self) -> None:
@@ -163,8 +167,9 @@ class ControlledLoop(asyncio.SelectorEventLoop):
 
     def _jump(self) -> bool:
         """Be at the next timer where nothing else can happen."""
-        if not self._scheduled or self._stopping or self._outside or threading.active_count() > 1:
-            return False
+        is_outside = self._outside or self._ssock is not None or threading.active_count() > 1
+        if is_outside or self._stopping or not self._scheduled:
+            return False  # a thread or a signal may leave something in the loop's own pipe, which is looked at then
         self.skip(0.0)
         return True
 
@@ -186,9 +191,9 @@ class ControlledLoop(asyncio.SelectorEventLoop):
 
     def advance(self, seconds: float, until: float | None = None) -> list[Handle]:
         """Let so much time pass; what is due then."""
-        self._now = now = max(self._now, self._now + seconds if until is None else until)
+        self._be_at(max(self._now, self._now + seconds if until is None else until))
         due: list[Handle] = []
-        scheduled, end = self._scheduled, now + self._clock_resolution
+        scheduled, end = self._scheduled, self._now + self._clock_resolution
         while scheduled and (scheduled[0]._cancelled or scheduled[0]._when < end):  # type: ignore[attr-defined]
             timer = self._take_timer()
             if not timer._cancelled:
@@ -198,7 +203,12 @@ class ControlledLoop(asyncio.SelectorEventLoop):
     def skip(self, timeout: float) -> None:
         """Nothing can happen before the next timer: be there. Exactly, so that equal times stay equal."""
         timer = self._next_timer()
-        self._now = max(self._now, timer.when()) if timer is not None else self._now + timeout
+        self._be_at(max(self._now, timer.when()) if timer is not None else self._now + timeout)
+
+    def _be_at(self, now: float) -> None:
+        self._now = now
+        if now > _FAR_S:
+            self._clock_resolution = 2 * math.ulp(now)
 
     def is_waited_for(self) -> bool:
         """A thread is at work that may call back."""

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from math import inf
 from threading import Timer
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pytest_isolation.errors import MisuseError
 from pytest_isolation.model import Run
@@ -100,13 +100,14 @@ class _Scheduler:
 
     Attributes:
         stuck: why the run was stopped; empty if it came to its end.
+        main: where whoever opens and closes the backend stood then.
         standing: where those stood then who had not ended.
     """
 
     def __init__(self, core: Any, conductor: Conductor) -> None:
         import trio.testing
 
-        self.stuck, self.standing = "", list[str]()
+        self.stuck, self.main, self.standing = "", "", list[str]()
         self.root = trio.CancelScope()
         self.clock = trio.testing.MockClock(autojump_threshold=0)
         self.seats: dict[Any, Seat] = {}
@@ -188,6 +189,7 @@ class _Scheduler:
         if not self.stuck:
             self.stuck = why
             seats: list[Any] = [seat for seat in self.seats.values() if seat.scope is not None and not seat.done()]
+            self.main = standing(cast("Any", Seat(self._core.GLOBAL_RUN_CONTEXT.runner.main_task)))
             self.standing = [f"{seat.get_name()} stands at {standing(seat)}" for seat in seats]
             self._conductor.freeze()
             self.root.cancel()
@@ -258,7 +260,7 @@ class _Stage:
         self._runs: dict[User, Run] = {}
         self._times: dict[int, Clocked] = {}
         self._backend: object = None
-        self._is_open = False
+        self._is_open = self._is_closing = False
 
     async def perform(self) -> None:
         """Open the backend, let users play, close it."""
@@ -274,6 +276,7 @@ class _Stage:
                         await self._let_play([user])
                 if self._probe is not None:
                     await self._let_play([self._probe])
+                self._is_closing = not self._scheduler.stuck
 
     async def _let_play(self, users: Sequence[User]) -> None:
         import trio
@@ -312,8 +315,11 @@ class _Stage:
 
     def played(self) -> Played:
         """What came of it."""
-        if self._scheduler.stuck and not self._is_open:
-            raise MisuseError(f"the backend was not there, or did not close: {self._scheduler.stuck}")
+        stuck = f"{self._scheduler.stuck}, at {self._scheduler.main}" if self._scheduler.stuck else ""
+        if stuck and not self._is_open:
+            raise MisuseError(f"the backend never was there: {stuck}")
+        if stuck and self._is_closing and not self._at_once:
+            raise MisuseError(f"the backend did not close after users who were alone: {stuck}")
         if isinstance(trace := self._conductor.watcher, Trace):
             trace.end()
         seats = [(user, seat) for user, seat in self._seats.items() if user not in self._runs]
@@ -326,7 +332,7 @@ class _Stage:
         cut = frozenset(user._number for user, seat in self._seats.items() if seat in cancelled)
         probe = self._runs.get(self._probe) if self._probe is not None else None
         runs = tuple(self._runs[user] for user in self._users)
-        return Played(runs, cut, probe, waiting, self._backend, self._times, ())
+        return Played(runs, cut, probe, waiting, self._backend, self._times, (), stuck if self._is_closing else "")
 
 
 def _awaitable(value: object) -> Awaitable[object]:

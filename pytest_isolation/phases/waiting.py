@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 from asyncio import Condition, Event, Lock, Queue, Semaphore
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from types import FrameType
+from types import AsyncGeneratorType, FrameType
 from typing import Any
 from unittest.mock import patch
 
 _KINDS = (Lock, Semaphore, Queue, Condition, Event)
+_STEPS_OF_GENERATORS = frozenset({"async_generator_asend", "async_generator_athrow"})
 _TAKES, _GIVES = "takes", "gives"
 # Which calls take something and which give it back; a queue is asked without waiting in the end, whoever waits.
 _CALLS: tuple[tuple[type[Any], str, str], ...] = (
@@ -114,8 +116,15 @@ def _innermost(task: asyncio.Task[Any]) -> object:
         frame = next((f for n in ("cr_frame", "gi_frame", "ag_frame") if (f := getattr(awaited, n, None))), None)
         if isinstance(frame, FrameType) and isinstance(one := frame.f_locals.get("self"), _KINDS):
             found = one
-        awaited = next((a for n in ("cr_await", "gi_yieldfrom", "ag_await") if (a := getattr(awaited, n, None))), None)
+        awaited = behind(awaited)
     return found
+
+
+def behind(awaited: object) -> Any:
+    """What an awaitable waits for itself; behind a step that is asked of an async generator is the generator."""
+    if type(awaited).__name__ in _STEPS_OF_GENERATORS:
+        return next((one for one in gc.get_referents(awaited) if isinstance(one, AsyncGeneratorType)), None)
+    return next((a for n in ("cr_await", "gi_yieldfrom", "ag_await") if (a := getattr(awaited, n, None))), None)
 
 
 def _for_what(thing: object, holders: Sequence[asyncio.Task[Any]], name: Name) -> str:

@@ -392,6 +392,32 @@ def test_without_deviation_the_order_is_that_of_asyncio(seed):
     assert ours == stock
 
 
+@pytest.mark.parametrize("seconds", [4e7, 1e12])
+def test_a_timer_that_is_years_away_fires(seconds):
+    """A float can tell no nanoseconds from one another there."""
+
+    async def main():
+        loop, seen = asyncio.get_running_loop(), []
+        loop.call_later(seconds, seen.append, "late")
+        await asyncio.sleep(seconds)
+        await asyncio.sleep(1)
+        return seen
+
+    assert play(main)[0] == ["late"]
+
+
+def test_a_timer_at_no_time_never_fires():
+    """As of a timeout that is infinite: nothing can happen any more, and that is said."""
+
+    async def main():
+        async with asyncio.timeout(float("inf")):
+            await asyncio.sleep(1)
+            await asyncio.Event().wait()
+
+    with pytest.raises(Stuck, match="nothing is left"):
+        play(main)
+
+
 class Unhurried(asyncio.SelectorEventLoop):
     """asyncio's own, but that its time jumps to the next timer when nothing is ready, and hardly passes otherwise."""
 

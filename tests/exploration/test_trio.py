@@ -55,6 +55,33 @@ def test_a_deadlock_is_a_finding_and_nobody_waits_for_it(suite):
     result.stdout.fnmatch_lines(["STARVED *", "*nothing can go on*", "*user-0? stands at test_it.py:*"])
 
 
+def test_a_backend_that_does_not_close_is_told_of(suite):
+    """In some order it is a finding, in each a misuse."""
+    counted = """
+    class Counted:
+        def __init__(self, leaks):
+            self.lent, self.leaks, self.idle = 0, leaks, trio.Event()
+
+        async def aclose(self):
+            if self.lent or not self.leaks:
+                await self.idle.wait()
+
+    async def borrows(user, backend):
+        backend.lent += 1
+        await trio.sleep(0.001)
+        backend.lent -= 1
+        user.observe(user.secret())
+
+    def test_some(isolation): isolation.explore(lambda: Counted(True), borrows, on='trio')
+    def test_all(isolation): isolation.explore(lambda: Counted(False), borrows, on='trio')
+    """
+    result = suite(ON_TRIO + counted)
+    result.assert_outcomes(failed=2)
+    result.stdout.fnmatch_lines(
+        ["STARVED  the backend never closed*", "*did not close after users who were alone: *aclose()*idle.wait()*"]
+    )
+
+
 def test_another_library_is_refused(suite):
     """With those that there are."""
     result = suite(POOL + "    def test_pool(isolation): isolation.explore(Pool, correct, on='curio')")

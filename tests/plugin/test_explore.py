@@ -259,6 +259,7 @@ def test_a_session_on_uvloop_is_refused(pytester, conftest):
     [
         ("asyncio.Lock", "asyncio"),
         ("lambda: asyncio.Semaphore(3)", "asyncio"),
+        ("lambda: asyncio.Barrier(1)", "asyncio"),
         ("threading.BoundedSemaphore", "asyncio"),
         ("lambda: trio.Semaphore(1)", "trio"),
     ],
