@@ -173,7 +173,7 @@ class Judge:
         normalise = self._extensions.normalise
         if normalise is None:
             return evidence
-        runs = (run._replace(observations=tuple(map(normalise, run.observations))) for run in evidence.runs)
+        runs = (replace(run, observations=tuple(map(normalise, run.observations))) for run in evidence.runs)
         return replace(evidence, runs=tuple(runs))
 
 

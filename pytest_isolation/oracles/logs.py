@@ -20,7 +20,7 @@ _DONE = {
 def overheard_canaries(evidence: Evidence, story: Story) -> Iterator[Finding]:
     """A finding for every secret of somebody else in what was overheard of a user: each pair of them once."""
     runs = tuple(
-        run._replace(observations=run.overheard, overheard=(), error=None) for run in evidence.runs if run.overheard
+        replace(run, observations=run.overheard, overheard=(), error=None) for run in evidence.runs if run.overheard
     )
     for finding in foreign_canaries(replace(evidence, runs=runs), _SILENT):
         secret = finding.summary.removeprefix(f"{finding.user} received ")

@@ -14,6 +14,7 @@ import stat
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -93,7 +94,7 @@ def with_files(user: User, run: Run) -> Run:
         return run
     own = written.taken(user._number)[:_MOST]
     files = [Observation("file", {_shown(path): held}) for path in own if (held := _held(path)) is not None]
-    return run._replace(overheard=(*run.overheard, *files)) if files else run
+    return replace(run, overheard=(*run.overheard, *files)) if files else run
 
 
 def have_written(cast: Cast) -> bool:

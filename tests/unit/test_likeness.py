@@ -86,7 +86,7 @@ def test_who_is_anonymous_is_like_nobody_who_is_not(cast):
     user.observe("hello")
     run = run_of(user)
     evidence = cast.evidence("crowd", [run], "")
-    assert likeness(evidence, run) != likeness(evidence, run._replace(anonymous=True))
+    assert likeness(evidence, run) != likeness(evidence, replace(run, anonymous=True))
 
 
 def test_who_failed_or_shared_is_looked_at(cast):
@@ -95,7 +95,7 @@ def test_who_failed_or_shared_is_looked_at(cast):
     user.observe("hello")
     run = run_of(user)
     evidence = cast.evidence("crowd", [run], "")
-    assert likeness(evidence, run._replace(error=ValueError())) is None
-    assert likeness(evidence, run._replace(ended=False)) is None
+    assert likeness(evidence, replace(run, error=ValueError())) is None
+    assert likeness(evidence, replace(run, ended=False)) is None
     assert likeness(replace(evidence, shares=frozenset({Share(run.number, "note")})), run) is None
-    assert likeness(evidence, run._replace(observations=(Observation("a", 10**5000),))) is None
+    assert likeness(evidence, replace(run, observations=(Observation("a", 10**5000),))) is None
