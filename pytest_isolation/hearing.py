@@ -114,7 +114,7 @@ class Hearing:
         run = next((one for one in (*played.runs, played.probe) if one and one.user == finding.user), None)
         for at, one in enumerate(run.observations if run is not None and finding.kind is Kind.LEAK else ()):
             assert run is not None
-            alone = self.evidence("", [run._replace(observations=(one,), overheard=())], "")
+            alone = self.evidence("", [replace(run, observations=(one,), overheard=())], "")
             if self._judge.look(alone, Story(()), whole=False):
                 return at
         return None

@@ -65,9 +65,10 @@ class Threads:
         return {thread: _mark(thread, frame) for thread, frame in self._others()}
 
     def _others(self, bystanders: bool = False) -> Iterator[tuple[threading.Thread, FrameType]]:
-        frames, me = sys._current_frames(), threading.get_ident()
+        frames = sys._current_frames()
+        del frames[threading.get_ident()]  # which refers to them
         for one in threading.enumerate():
-            if one.ident != me and one.ident in frames and (bystanders or one not in self._bystanders):
+            if one.ident in frames and (bystanders or one not in self._bystanders):
                 yield one, frames[one.ident]
 
     def _is_at_work(self, thread: threading.Thread, frame: FrameType) -> bool:
