@@ -60,7 +60,7 @@ class Collected:
         """Judge the budgets of the ini file; each that is missed is a failed test, which every reporter knows."""
         if self._state.session is None or self._is_worker:
             return
-        from pytest_isolation.reports.terminal import session_failures
+        from pytest_isolation.reports.budgets import session_failures
         from pytest_isolation.session_budgets import NODEID
 
         result = self.results[NODEID] = self._state.session.result
@@ -81,7 +81,7 @@ class Collected:
         """Compare with what was stored; in CI mode, what is slower is a failed test."""
         if self._state.baseline is None or self._is_worker:
             return
-        from pytest_isolation.reports.terminal import regression_text
+        from pytest_isolation.reports.comparisons import regression_text
         from pytest_isolation.session_baseline import NODEID
 
         regressions = self._state.baseline.regressions()

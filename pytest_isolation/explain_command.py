@@ -12,8 +12,10 @@ from pathlib import Path
 from pytest_isolation.errors import MisuseError
 from pytest_isolation.model import Finding, Result
 from pytest_isolation.reports import sequence
+from pytest_isolation.reports.budgets import verdict_text
+from pytest_isolation.reports.figures import counted, printable
+from pytest_isolation.reports.findings import finding_text
 from pytest_isolation.reports.json import VERSION, decode
-from pytest_isolation.reports.terminal import counted, finding_text, printable, verdict_text
 
 _EPILOG = "Ends with 0, or with 2 if the report cannot be read or has no such finding."
 

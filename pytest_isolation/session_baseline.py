@@ -8,7 +8,8 @@ from typing import Any
 
 from pytest_isolation.latency import baseline
 from pytest_isolation.model import Result
-from pytest_isolation.reports.terminal import quantity, regression_text
+from pytest_isolation.reports.comparisons import regression_text
+from pytest_isolation.reports.figures import quantity
 from pytest_isolation.verdicts import Regression
 
 NODEID = "isolation_compare"

@@ -10,7 +10,7 @@ from pytest_isolation.load.memory import Trend
 from pytest_isolation.load.plan import Plan
 from pytest_isolation.load.tally import Leaks, PhaseTally
 from pytest_isolation.model import Finding
-from pytest_isolation.reports.terminal import duration
+from pytest_isolation.reports.figures import duration
 from pytest_isolation.verdicts import Estimate
 
 JUDGED = 0.95

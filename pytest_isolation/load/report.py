@@ -12,9 +12,10 @@ from typing import Any
 
 from pytest_isolation.load.outcome import Course, Line, Outcome, Word
 from pytest_isolation.load.samples import EXACT
+from pytest_isolation.reports.figures import duration
+from pytest_isolation.reports.findings import finding_text
 from pytest_isolation.reports.json import environment
 from pytest_isolation.reports.table import aligned
-from pytest_isolation.reports.terminal import duration, finding_text
 from pytest_isolation.verdicts import Estimate, Interval
 
 VERSION = 1

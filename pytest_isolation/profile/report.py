@@ -7,8 +7,11 @@ from dataclasses import dataclass, replace
 
 from pytest_isolation.model import Result
 from pytest_isolation.profile.bottlenecks import Bottleneck, Bottlenecks
+from pytest_isolation.reports.budgets import budget_table, verdict_text
+from pytest_isolation.reports.comparisons import comparison_verdict
+from pytest_isolation.reports.figures import duration
 from pytest_isolation.reports.table import aligned
-from pytest_isolation.reports.terminal import budget_table, comparison_verdict, duration, remarks, verdict_text
+from pytest_isolation.reports.terminal import remarks
 from pytest_isolation.verdicts import Comparison, Outcome
 
 _BESIDE = ("beside another backend", "pairs", "that one", "this one", "this / that (99 % interval)", "verdict")

@@ -4,7 +4,7 @@ import pytest
 
 from pytest_isolation.latency.decide import Gate
 from pytest_isolation.model import Result
-from pytest_isolation.reports.terminal import budget_table
+from pytest_isolation.reports.budgets import budget_table
 from pytest_isolation.verdicts import Budget
 
 
