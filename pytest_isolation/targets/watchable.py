@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pytest_isolation.errors import MisuseError
+from pytest_isolation.targets.ready_made import Own
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,14 +25,14 @@ class Asked:
         settings: custom settings of a database.
     """
 
-    name: object
-    limit: object
-    lend: object
-    back: object
-    of: object
-    dirt: object
-    uses: object
-    settings: object
+    name: str | None
+    limit: int | None
+    lend: str | None
+    back: str | None
+    of: Own | None
+    dirt: Callable[[Any], str] | None
+    uses: Sequence[str]
+    settings: Sequence[str]
 
 
 def refuse_unwatchable(pool: object, asked: Asked) -> None:
