@@ -15,7 +15,7 @@ import anyio
 from pytest_isolation.awaited import refuse_awaitable, refuse_unawaited
 from pytest_isolation.backend import Timings
 from pytest_isolation.checks import Checks
-from pytest_isolation.errors import NothingMeasured, TokenError
+from pytest_isolation.errors import TokenError
 from pytest_isolation.judge import Extensions, Judge
 from pytest_isolation.latency.interleaved import Old, Server
 from pytest_isolation.latency.noise import Clock
@@ -24,7 +24,8 @@ from pytest_isolation.latency.sampler import Limits
 from pytest_isolation.latency.spans import Ledger
 from pytest_isolation.loops import lost_errors_ignored
 from pytest_isolation.markers import Plan
-from pytest_isolation.model import Finding, Holding, PhaseCount, Result, Run
+from pytest_isolation.model import Finding, PhaseCount, Result, Run
+from pytest_isolation.offstage import Offstage
 from pytest_isolation.oracles.ambient import settled_alone
 from pytest_isolation.oracles.retention import cycles
 from pytest_isolation.oracles.tasks import grown
@@ -65,6 +66,7 @@ class Play:
     Attributes:
         given: what the fixtures gave to the body.
         sampling: samples the body, if it has budgets.
+        offstage: the users who play outside a scenario.
     """
 
     def __init__(
@@ -96,8 +98,6 @@ class Play:
             self.growing = Growing(plan.memory, RoundPlan(settings.sampling_seconds), tell)
         self.started = False
         self.given: Mapping[str, Any] = {}
-        self.players: list[User] = []
-        self.bystander: User | None = None
         self.checks: Checks | None = None
         self._seed = seed
         self._part = part
@@ -108,6 +108,7 @@ class Play:
         self._judge = Judge(extensions or Extensions())
         self._replay = parse(settings.replay) if settings.replay else None
         self.book = Playbook(plan, cast, seed, self._judge, self._around, self.ledger, self.limits, self._replay, part)
+        self.offstage = Offstage(plan, cast, self.book, self._judge, seed)
         self._phases: Counter[str] = Counter()
         self._phase_s: defaultdict[str, float] = defaultdict(float)
         self._other_notes: list[str] = []
@@ -328,7 +329,7 @@ class Play:
             self._judge.look_for_canaries(self.book.evidence(phase, runs, str(Token(self._seed))), Story(()))
 
     def judge_users(self, demand: bool = True) -> None:
-        """Judge what users saw outside a scenario, in a test that plays several by itself: nobody a secret of another.
+        """Judge what users saw outside a scenario, and after it.
 
         Args:
             demand: somebody must have observed something.
@@ -336,32 +337,9 @@ class Play:
         Raises:
             NothingMeasured: nobody did.
         """
-        alone = run_of(self.bystander).observations if self.bystander else ()
-        everybody = [*self.players, *([self.bystander] if self.bystander else ())]
-        held = self._held_in_the_end() if demand else ()
-        holders = {one.owner for one in held}
-        runs = [run for run in map(run_of, everybody) if run.observations or run.number in holders]
-        if demand and self.players and not runs:
-            raise NothingMeasured(
-                "none of the users observed anything, so no leak could have been seen. "
-                "Say what they see: alice.observe(await …)"
-            )
-        if demand and alone and not self.players and not self.plan.budgets:
-            self.book.warn(
-                "`user` observed something, but nobody else played: without @pytest.mark.isolation only a leak from "
-                "an earlier test could be seen"
-            )
-        if runs:
-            self._phases["test"] += len(self.players) or len(runs)
-            evidence = self.book.evidence("test", runs, str(Token(self._seed)))
-            self._judge.look_for_canaries(replace(evidence, after=replace(evidence.after, held=held)), Story(()))
+        if runs := self.offstage.judge(demand):
+            self._phases["test"] += runs
         self.judge_late()
-
-    def _held_in_the_end(self) -> tuple[Holding, ...]:
-        """What is alive of what users tracked outside of a scenario, now that the test has ended."""
-        if self.cast.tracked.are_alive:
-            self.cast.tracked.collect()
-        return self.cast.tracked.end()
 
     def include(self, other: Play, findings: bool, notes: bool = True) -> None:
         """Count what another play of the same test did, and keep its findings if they fail the test."""
@@ -391,7 +369,7 @@ class Play:
     @property
     def is_judged(self) -> bool:
         """Something was measured or played, so that there is a result to report."""
-        return self.plan.is_judged or bool(self.players or self._phases or self.sampling.comparisons)
+        return self.plan.is_judged or bool(self.offstage.players or self._phases or self.sampling.comparisons)
 
     def result(self, interrupted: bool = False) -> Result:
         """What is proven so far."""

@@ -95,7 +95,7 @@ def refuse_unused(item: pytest.Function, play: Play) -> None:
     if play.plan.is_judged:
         return
     took = {name for name in inspect.signature(item.function).parameters if _is_ours(item, name)}
-    if "users" in took and not play.players:
+    if "users" in took and not play.offstage.players:
         raise NothingMeasured("the test takes `users`, and never called it: alice, bob = users(2)")
     ledger = play.ledger
     if "latency" in took and not (any(ledger.samples.values()) or ledger.raised or play.sampling.comparisons):
@@ -250,7 +250,7 @@ def user(request: pytest.FixtureRequest, _isolation_target: Target, _isolation_e
     # In a scenario every run is given a user of its own; this one only stands in the signature.
     [one] = play.cast.users(1, "user" if play.plan.users is None else "nobody")
     if play.plan.users is None:
-        play.bystander = one
+        play.offstage.bystander = one
     return one
 
 
@@ -268,7 +268,7 @@ def users(
 
         refuse_nobody(count, "alice, bob = users(2)")
         new = play.cast.users(count)
-        play.players += new
+        play.offstage.players += new
         return new
 
     return make
