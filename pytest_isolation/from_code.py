@@ -16,7 +16,8 @@ from pytest_isolation.state import STATE
 
 if TYPE_CHECKING:
     from pytest_isolation.engine import Play
-    from pytest_isolation.machines import Extent, Operations
+    from pytest_isolation.exploring import Search
+    from pytest_isolation.machines import Extent, Operations, Program
     from pytest_isolation.model import Report, Result
     from pytest_isolation.users.cast import Target, User
 
@@ -200,27 +201,29 @@ class Isolation:
         """
         from pytest_isolation.explorable import refuse_uncontrollable, refuse_unexplorable
         from pytest_isolation.exploring import Search
-        from pytest_isolation.machines import Extent, Program, read_operations
+        from pytest_isolation.machines import Extent, read_operations
         from pytest_isolation.phases.exploration import Stagecraft
 
         extent, found = Extent(users, examples, steps, seconds), read_operations(operations)
-        extent.refuse_nothing()
         refuse_unexplorable(open_backend, open_backend, users, deviations, seconds)
         refuse_uncontrollable(self._item)
-        part = self._checks.ask()
-
-        count = itertools.count()
+        part, count = self._checks.ask(), itertools.count()
 
         def explored(program: Program, refine: bool = False) -> Result:
-            play, craft = self._explorable(part), Stagecraft(open_backend, program.scenario, inline_threads)
+            craft, share_s = Stagecraft(open_backend, program.scenario, inline_threads), seconds / examples
             looks = next(count) % _EACH_LOOK == 0  # all of memory is looked through, which takes longer than a program
-            try:
-                play.explore(Search(craft, program.users, deviations, seconds / examples, cancel, 50, refine, looks))
-            finally:
-                self._whole.include(play, findings=False, notes=False)
-            return play.result()
+            return self._explored(part, Search(craft, program.users, deviations, share_s, cancel, 50, refine, looks))
 
         return self._run_machine(found, extent, explored, fail)
+
+    def _explored(self, part: int, search: Search) -> Result:
+        """What came of one program of a state machine; its findings are told when there is a shortest one."""
+        play = self._explorable(part)
+        try:
+            play.explore(search)
+        finally:
+            self._whole.include(play, findings=False, notes=False)
+        return play.result()
 
     def _run_machine(
         self, operations: Operations, extent: Extent, explored: Callable[..., Result], fail: bool

@@ -82,6 +82,9 @@ class Extent:
         examples: how many programs there are.
         steps: how many operations a program has at the most.
         seconds: no more programs are begun after so long, if something has been played.
+
+    Raises:
+        MisuseError: with these numbers nothing could be played; it shows the right form.
     """
 
     users: int
@@ -89,12 +92,7 @@ class Extent:
     steps: int
     seconds: float
 
-    def refuse_nothing(self) -> None:
-        """Refuse numbers with which nothing could be played.
-
-        Raises:
-            MisuseError: it shows the right form.
-        """
+    def __post_init__(self) -> None:
         if not _is_number(self.users, 2):
             raise MisuseError(f"users={self.users!r}: two users or more play a state machine, as in users=3")
         for name, value, form in (("examples", self.examples, 20), ("steps", self.steps, 6)):
@@ -169,21 +167,11 @@ def run_machine(
         from hypothesis.stateful import run_state_machine_as_test
     except ImportError:
         raise MisuseError("isolation.state_machine needs Hypothesis: pip install hypothesis") from None
-    settings = hypothesis.settings(
-        max_examples=extent.examples,
-        stateful_step_count=extent.steps + 1,  # it counts the choice of the users, too
-        deadline=None,
-        suppress_health_check=list(hypothesis.HealthCheck),
-        database=None,  # the seed plays the same programs again
-        print_blob=False,
-        # Without a phase that explains: it would name lines of ours, and play hundreds of sequences for it.
-        phases=(hypothesis.Phase.generate, hypothesis.Phase.shrink),
-    )
     seen = _Seen(play, extent)
     machine = _machine(operations, extent.users, seen)
     is_over = False
     try:
-        run_state_machine_as_test(hypothesis.seed(seed)(machine), settings=settings)
+        run_state_machine_as_test(hypothesis.seed(seed)(machine), settings=_settings(extent))
     except Faulty as fault:
         return fault
     except _Over:
@@ -195,6 +183,21 @@ def run_machine(
             "operations: give it more with state_machine(…, seconds=…), or fewer examples"
         )
     return None
+
+
+def _settings(extent: Extent) -> Any:
+    import hypothesis
+
+    return hypothesis.settings(
+        max_examples=extent.examples,
+        stateful_step_count=extent.steps + 1,  # it counts the choice of the users, too
+        deadline=None,
+        suppress_health_check=list(hypothesis.HealthCheck),
+        database=None,  # the seed plays the same programs again
+        print_blob=False,
+        # Without a phase that explains: it would name lines of ours, and play hundreds of sequences for it.
+        phases=(hypothesis.Phase.generate, hypothesis.Phase.shrink),
+    )
 
 
 class _Over(BaseException):

@@ -6,7 +6,7 @@ import asyncio
 import contextvars
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from itertools import accumulate
 from time import perf_counter
 from typing import Any, Protocol
@@ -42,38 +42,8 @@ async def crowd(
     Returns:
         A run for each user, timed from the moment it was due.
     """
-    runs: dict[User, Run] = {}
-    played: dict[User, Interval] = {}
-    waiting: dict[User, str] = {}
-    broken: list[BaseException] = []
-    cancelled = anyio.get_cancelled_exc_class()
     start, mark = perf_counter(), None if clock is None else clock.start()
-
-    async def timed(user: User) -> None:
-        begun = perf_counter()
-        try:
-            await scenario(user)
-        except cancelled as stopped:
-            waiting[user] = stood_at(stopped)
-            raise
-        finally:
-            played[user] = Interval(begun, perf_counter())
-
-    async def play(user: User, due: float, mark: Any) -> None:
-        error: BaseException | None = None
-        try:
-            await _in_own_task(timed, user)
-        except (cancelled, KeyboardInterrupt, SystemExit, GeneratorExit):
-            runs[user] = run_of(user, None, False, perf_counter() - due, waits_at=waiting.get(user, ""))
-            raise
-        except BaseException as raised:  # pytest's own outcomes are BaseExceptions, and are this user's
-            if from_signal(raised):  # a time limit for the whole test, which this user's code happened to be in
-                broken.append(raised)
-                tasks.cancel_scope.cancel()
-            error = raised
-        when = played.get(user) or Interval(due, perf_counter())
-        runs[user] = run_of(user, error, True, when.high - due, when, _lost_s(clock, mark, when.high - due))
-
+    playing = _Playing(scenario, clock)
     with interruption_unwrapped(), anyio.move_on_after(limit_s):
         async with anyio.create_task_group() as tasks:
             for index, user in enumerate(users):
@@ -82,11 +52,72 @@ async def crowd(
                     await anyio.sleep(early)
                 if clock and rate is not None:
                     mark = clock.as_of(due)
-                tasks.start_soon(play, user, due, mark)
-    if broken:
-        raise broken[0]
-    played_s = perf_counter() - start
-    return [with_files(user, runs.get(user) or run_of(user, None, False, played_s)) for user in users]
+                tasks.start_soon(playing.play, user, due, mark, tasks.cancel_scope.cancel)
+    if playing.broken is not None:
+        raise playing.broken
+    return _all_runs(users, playing.runs, perf_counter() - start)
+
+
+class _Playing:
+    """The users of a crowd, while they play.
+
+    Args:
+        scenario: what one user does.
+        clock: tells what the machine added to each run.
+
+    Attributes:
+        runs: of those who have ended, or were cancelled.
+        broken: what ends the whole test.
+    """
+
+    def __init__(self, scenario: Callable[[User], Awaitable[object]], clock: Clock | None) -> None:
+        self.runs: dict[User, Run] = {}
+        self.broken: BaseException | None = None
+        self._scenario = scenario
+        self._clock = clock
+        self._played: dict[User, Interval] = {}
+        self._waiting: dict[User, str] = {}
+        self._cancelled = anyio.get_cancelled_exc_class()
+
+    async def play(self, user: User, due: float, mark: Any, stop: Callable[[], object]) -> None:
+        """Let one user play.
+
+        Args:
+            user: plays.
+            due: when its run was to begin.
+            mark: where the clocks stood then.
+            stop: stops all of them.
+        """
+        error: BaseException | None = None
+        try:
+            await _in_own_task(self._timed, user)
+        except (self._cancelled, KeyboardInterrupt, SystemExit, GeneratorExit):
+            waits_at = self._waiting.get(user, "")
+            self.runs[user] = run_of(user, None, False, perf_counter() - due, waits_at=waits_at)
+            raise
+        except BaseException as raised:  # pytest's own outcomes are BaseExceptions, and are this user's
+            if from_signal(raised):  # a time limit for the whole test, which this user's code happened to be in
+                self.broken = raised if self.broken is None else self.broken
+                stop()
+            error = raised
+        when = self._played.get(user) or Interval(due, perf_counter())
+        seconds = when.high - due
+        self.runs[user] = run_of(user, error, True, seconds, when, _lost_s(self._clock, mark, seconds))
+
+    async def _timed(self, user: User) -> None:
+        begun = perf_counter()
+        try:
+            await self._scenario(user)
+        except self._cancelled as stopped:
+            self._waiting[user] = stood_at(stopped)
+            raise
+        finally:
+            self._played[user] = Interval(begun, perf_counter())
+
+
+def _all_runs(users: Sequence[User], runs: Mapping[User, Run], seconds: float) -> list[Run]:
+    """The runs of all of them; who is not among those who have played has not ended in so long."""
+    return [with_files(user, runs.get(user) or run_of(user, None, False, seconds)) for user in users]
 
 
 def forget_frames(run: Run) -> None:
@@ -178,6 +209,16 @@ def crowd_in_threads(
         threading.Thread(target=contextvars.copy_context().run, args=(play, user), name=repr(user), daemon=True)
         for user in users
     ]
+    try:
+        _run(threads, limit_s, often)
+    except BaseException:
+        barrier.abort()
+        raise
+    return _all_runs(users, runs, limit_s)
+
+
+def _run(threads: Sequence[threading.Thread], limit_s: float, often: bool) -> None:
+    """Let threads run until they have ended, or the time is over."""
     before = sys.getswitchinterval()
     if often:
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
@@ -187,12 +228,8 @@ def crowd_in_threads(
         deadline = perf_counter() + limit_s
         for thread in threads:
             thread.join(max(0.0, deadline - perf_counter()))
-    except BaseException:
-        barrier.abort()
-        raise
     finally:
         sys.setswitchinterval(before)
-    return [with_files(user, runs.get(user) or run_of(user, None, False, limit_s)) for user in users]
 
 
 def _play_here(scenario: Callable[[User], object], user: User, due: float, clock: Clock | None) -> Run:
