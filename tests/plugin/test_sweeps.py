@@ -332,6 +332,51 @@ def test_where_trio_lets_nobody_go_nothing_is_raised(suite):
     )
 
 
+def test_a_difference_that_is_seen_once_where_nobody_can_be_cut_is_no_finding(suite):
+    """Whoever plays there is not cut, so there is nothing that could be played again to prove it."""
+    body = """
+    await anyio.to_thread.run_sync(lambda: time.sleep(0.01))
+    user.observe([user.id, "odd" if user._label == "probe-00" else "even"])
+    """
+    result = played(suite, "trio", "[TimeoutError]", body)
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["*: nothing could be raised in *"])
+
+
+def test_a_difference_that_cannot_be_played_again_is_only_suspected(suite):
+    """After the first cut nobody else could be cut there."""
+    body = """
+    global kept
+    try:
+        await anyio.to_thread.run_sync(lambda: time.sleep(0.01), abandon_on_cancel=kept is None)
+    except MyError:
+        kept = "a cut"
+        raise
+    user.observe([user.id, "odd" if kept and user._label == "probe-00" else "even"])
+    """
+    result = played(suite, "trio", "[MyError]", body)
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*suspected: probe-00 saw another response than alone, after fault sweep *: user-* met a MyError in *",
+            "*: nothing could be raised in *",
+        ]
+    )
+
+
+def test_a_leak_that_is_seen_once_where_nobody_can_be_cut_is_one(suite):
+    """It needs no proof: what is shown to somebody cannot be unseen."""
+    body = """
+    global kept
+    before, kept = kept, user.secret("note")
+    await anyio.to_thread.run_sync(lambda: time.sleep(0.01))
+    user.observe([user.id, before if user._label == "probe-00" else None])
+    """
+    result = played(suite, "trio", "[TimeoutError]", body)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["LEAK  probe-00 received the secret 'note' of user-*", "*nobody could be cut in *"])
+
+
 def test_what_a_thread_raises_later_is_a_fault_all_the_same(suite):
     """It asks whether it has been cancelled, and so has the fault that was kept for that."""
     body = """

@@ -527,3 +527,13 @@ async def test_the_naive_backend_serves_too():
             await request.emit("agent_started", {})
     finally:
         await backend.aclose()
+
+
+async def test_the_naive_backend_keeps_the_latest_thousand_details():
+    """What comes later takes the place of what came before, and no more memory; all are counted."""
+    backend = NaiveBackend(Settings())
+    for name in ["early.operation"] * 500 + ["late.operation"] * 1000:
+        async with backend.measured(name):
+            pass
+    assert [detail.name for detail in backend.metrics.details()] == ["late.operation"] * 1000
+    assert {series.name: series.count for series in backend.metrics} == {"early.operation": 500, "late.operation": 1000}
