@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -44,22 +45,15 @@ def failure_text(result: Result, doubt: bool = False) -> str:
 
 def summary_line(results: Sequence[Result]) -> str:
     """What all results together say, in one line."""
-    verdicts = [verdict for result in results for verdict in result.verdicts]
     scenarios = [result for result in results if result.phases]
     parts = []
-    if verdicts:
-        counts = {outcome: sum(v.outcome is outcome for v in verdicts) for outcome in Outcome}
-        parts.append(
-            f"{quantity(len(verdicts), 'budget')}: " + ", ".join(f"{n} {_WORDS[o]}" for o, n in counts.items() if n)
-        )
+    if verdicts := [each.outcome for result in results for each in result.verdicts]:
+        parts.append(_outcomes("budget", verdicts))
     if compared := [each for result in results for each in result.comparisons]:
         slower = sum(each.outcome is Outcome.FAIL for each in compared)
         parts.append(f"{quantity(len(compared), 'comparison')}: {slower} slower")
-    if limits := [each for result in results for each in result.memory]:
-        counts = {outcome: sum(each.outcome is outcome for each in limits) for outcome in Outcome}
-        parts.append(
-            f"{quantity(len(limits), 'memory limit')}: " + ", ".join(f"{n} {_WORDS[o]}" for o, n in counts.items() if n)
-        )
+    if limits := [each.outcome for result in results for each in result.memory]:
+        parts.append(_outcomes("memory limit", limits))
     if scenarios:
         runs = sum(phase.runs for result in scenarios for phase in result.phases)
         found = sum(len(result.findings) for result in scenarios)
@@ -67,6 +61,12 @@ def summary_line(results: Sequence[Result]) -> str:
             f"{quantity(len(scenarios), 'scenario')} played {quantity(runs, 'time')}: {quantity(found, 'finding')}"
         )
     return "; ".join(parts)
+
+
+def _outcomes(noun: str, outcomes: Sequence[Outcome]) -> str:
+    counts = Counter(outcomes)
+    shown = (f"{counts[outcome]} {_WORDS[outcome]}" for outcome in Outcome if counts[outcome])
+    return f"{quantity(len(outcomes), noun)}: {', '.join(shown)}"
 
 
 def remarks(results: Iterable[Result]) -> list[str]:
