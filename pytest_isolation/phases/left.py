@@ -125,16 +125,17 @@ def left_tasks(tasks: Iterable[asyncio.Task[Any]], users: Collection[User]) -> l
 def _served_tasks() -> Iterator[asyncio.Task[Any]]:
     """What goes on in the loops of applications, apart from what is the server's own."""
     for loop in [*SERVED]:
-        yield from (task for task in asyncio.all_tasks(loop) if _worker(task) is not None)
+        yield from (task for task in asyncio.all_tasks(loop) if worker(task) is not None)
 
 
 def _whose(task: asyncio.Task[Any], users: Collection[User]) -> int | None:
     """The number of the user in whose Context a task runs, if it is one of these."""
-    user = _worker(task)
+    user = worker(task)
     return user._number if user is not None and user in users else None
 
 
-def _worker(task: asyncio.Task[Any]) -> User | None:
+def worker(task: asyncio.Task[Any]) -> User | None:
+    """The user in whose Context a task runs."""
     if hasattr(task, "get_context"):
         context = task.get_context()
     else:  # before Python 3.12 only the garbage collector knows it

@@ -24,6 +24,7 @@ from typing import Any
 from pytest_isolation.errors import MisuseError
 from pytest_isolation.phases.conductor import Conductor, Stuck
 from pytest_isolation.phases.lanes import AtOnce, Lanes
+from pytest_isolation.phases.outside import have_children, is_awaited
 from pytest_isolation.phases.threads import Threads
 
 # Not zero, which some code takes for "never"; all digits of a nanosecond still fit.
@@ -31,8 +32,9 @@ _BEGIN_S = 1000.0
 _SLACK_S = 0.05
 # After so long a nanosecond is less than what a float can tell: what is due now would not be "before now and a bit".
 _FAR_S = 1e6
-# What comes over a real socket is waited for so long before time jumps, longer where it would be a deadlock.
-_GRACE_S, _LONG_GRACE_S = 0.02, 1.0
+# What comes over a real socket is waited for so long before time jumps, longer where it would be a deadlock; and where
+# somebody's work waits for it as long as on a real clock, but no longer than the last.
+_GRACE_S, _LONG_GRACE_S, _PATIENCE_S = 0.02, 1.0, 5.0
 # A thread that is at work may take so long, and is asked so often.
 _HANG_S, _POLL_S = 10.0, 0.005
 # Of so many asyncio takes those away that were cancelled, now and then.
@@ -412,8 +414,10 @@ class _Selector(selectors.BaseSelector):
                 return events
             if time.monotonic() - begun > _HANG_S:
                 raise Stuck(f"a thread was waited for, and did not come back within {_HANG_S:g} s")
-        if loop.hears_outside():  # a peer may still wake somebody; without a timer nothing else can
-            return self._poll(_LONG_GRACE_S if timeout is None else min(timeout, _GRACE_S))
+        if loop.hears_outside() or have_children():  # a peer may still wake somebody; without a timer nothing else can
+            is_patient = not self._conductor.is_over and is_awaited(loop.tasks())
+            longest_s = _PATIENCE_S if is_patient else _LONG_GRACE_S if timeout is None else _GRACE_S
+            return self._poll(longest_s if timeout is None else min(timeout, longest_s))
         begun = time.monotonic()
         while timeout is None and loop.may_be_woken() and time.monotonic() - begun < _LONG_GRACE_S:
             if (events := self._poll(_POLL_S)) or loop.is_called():
