@@ -41,7 +41,7 @@ def refuse_unexplorable(
 
 
 def refuse_uncontrollable(item: Any) -> None:
-    """Refuse to explore where tests run on a loop in C, by its policy or as pytest-asyncio and anyio were told.
+    """Refuse to explore where tests run on a loop in C, by its policy or as pytest-asyncio was told.
 
     Args:
         item: the test.

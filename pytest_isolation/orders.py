@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 from pytest_isolation.errors import MisuseError
 from pytest_isolation.fresh import Fresh
-from pytest_isolation.loops import on_asyncio
+from pytest_isolation.loops import on_asyncio, uncontrollable
 
 if TYPE_CHECKING:
     from pytest_isolation.backend import Backend
@@ -35,6 +36,8 @@ def refuse_unexplorable(given: Mapping[str, Any], backend: Backend | None) -> No
             "explore=… has an event loop of asyncio whose order is ours, and this test runs on trio: let it run on "
             "asyncio, or leave explore=… out"
         )
+    if (reason := uncontrollable(asyncio.get_running_loop())) is not None:
+        raise MisuseError(reason)
     takes_backend = backend is not None and given.get("isolation_backend") is backend
     if not takes_backend and not any(isinstance(value, Fresh) for value in given.values()):
         raise MisuseError(

@@ -1,6 +1,7 @@
 """@pytest.mark.isolation(explore=1): the body of an async test in every order, each on a fresh backend."""
 
 import json
+import sys
 from functools import partial
 
 import pytest
@@ -213,6 +214,24 @@ def test_trio_is_refused(suite):
     result.stdout.fnmatch_lines(
         ["*explore=* has an event loop of asyncio whose order is ours, and this test runs on trio*"]
     )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="uvloop is not for Windows")
+@pytest.mark.parametrize("library", ["asyncio", "anyio"])
+def test_uvloop_is_refused(suite, library):
+    """The real one: orders would be played on another loop than the test's own."""
+    source = shop().replace("pytest.mark.asyncio", f"pytest.mark.{library}")
+    more = """
+    @pytest.fixture
+    def anyio_backend(): return ("asyncio", {"use_uvloop": True})
+    @pytest.fixture(scope="session")
+    def event_loop_policy():
+        import uvloop
+        return uvloop.EventLoopPolicy()
+    """
+    result = suite(source + more)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*this test session runs on uvloop, which is written in C*"])
 
 
 def test_a_token_of_an_order_needs_a_marker_that_explores(suite):
