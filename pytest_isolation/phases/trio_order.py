@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from asyncio import CancelledError
-from collections.abc import Awaitable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from math import inf
 from threading import Timer
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 _PARTS = ("_ALLOW_DETERMINISTIC_SCHEDULING", "_r", "GLOBAL_RUN_CONTEXT")
 # Where a socket or a thread is waited for, real time decides.
 _QUIET_S = 10.0
+# So long no deadline comes earlier than on a real clock while somebody waits for a socket.
+_PATIENCE_S = 5.0
 
 
 def why_not() -> str:
@@ -39,8 +41,12 @@ def why_not() -> str:
         core = _core()
     except ImportError:
         return "trio is not installed"
+    import trio.testing
+
     missing = [name for name in _PARTS if not hasattr(core, name)]
-    return f"this version of trio has no {', '.join(missing)} in trio._core._run" if missing else ""
+    if missing:
+        return f"this version of trio has no {', '.join(missing)} in trio._core._run"
+    return "" if hasattr(trio.testing.MockClock, "_autojump") else "this version of trio has no MockClock._autojump"
 
 
 def _core() -> Any:
@@ -118,6 +124,9 @@ class _Scheduler:
         self._last: Any = None
         self._in_a_row = 0
         self._patience: Timer | None = None
+        self._has_listened = False
+        self._jump: Callable[[], None] = self.clock._autojump
+        self.clock._autojump = self._jump_unless_awaited  # type: ignore[method-assign] # a later trio may lack it
 
     def shuffle(self, batch: list[Any]) -> None:
         """Leave the one that runs now."""
@@ -161,7 +170,7 @@ class _Scheduler:
 
         # A thread is at work: time may pass for real, but must not jump.
         busy = trio.to_thread.current_default_thread_limiter().borrowed_tokens > 0
-        self.clock.autojump_threshold = inf if busy else 0
+        self.clock.autojump_threshold, self._has_listened = inf if busy else 0, False
         self._conductor.external += busy
         self._conductor.steps += 1
         if self._conductor.steps <= self._conductor.alert_from:
@@ -172,6 +181,18 @@ class _Scheduler:
             self._conductor.before(seat, self.clock.current_time, no_handle)
         except Stuck as error:
             self._stop(str(error))
+
+    def _jump_unless_awaited(self) -> None:
+        """Let time jump to the next deadline; while somebody waits for a socket not before it had as much real time."""
+        import trio
+
+        now = trio.lowlevel.current_statistics()
+        if _awaited_sockets(now) > 0 and not self._has_listened:
+            self._has_listened = True
+            self.clock.autojump_threshold = min(now.seconds_to_next_deadline, _PATIENCE_S)
+        else:
+            self.clock.autojump_threshold, self._has_listened = 0, False
+            self._jump()
 
     def _seat(self, task: Any) -> Seat:
         if task not in self.seats:
@@ -199,10 +220,12 @@ class _Scheduler:
         import trio
 
         now = trio.lowlevel.current_statistics()
-        if now.tasks_runnable or now.seconds_to_next_deadline < inf or self.root.cancel_called or self._patience:
+        sockets = _awaited_sockets(now)
+        if now.tasks_runnable or self.root.cancel_called:
             return
-        waiting = now.io_statistics
-        sockets = getattr(waiting, "tasks_waiting_read", 0) + getattr(waiting, "tasks_waiting_write", 0) - 1
+        self._conductor.external += sockets > 0
+        if now.seconds_to_next_deadline < inf or self._patience:
+            return
         busy = trio.to_thread.current_default_thread_limiter().borrowed_tokens
         token = trio.lowlevel.current_trio_token()
         if sockets <= 0 and not busy and not now.run_sync_soon_queue_size:
@@ -219,6 +242,12 @@ class _Scheduler:
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
+
+
+def _awaited_sockets(now: Any) -> int:
+    """How many tasks wait for a socket or a pipe; one of trio's own always does."""
+    waiting = now.io_statistics
+    return getattr(waiting, "tasks_waiting_read", 0) + getattr(waiting, "tasks_waiting_write", 0) - 1
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """Time that is virtual does not run ahead of what comes from outside: no timer fires earlier than on a real clock."""
 
 import asyncio
-import subprocess
 import sys
 from contextlib import asynccontextmanager
 
@@ -9,25 +8,6 @@ import pytest
 from exploration.corpus import Case
 
 from pytest_isolation.phases import loop as controlled
-
-SLOW = """
-import socket, time
-listener = socket.create_server(("127.0.0.1", 0))
-print(listener.getsockname()[1], flush=True)
-while True:
-    peer, _ = listener.accept()
-    for line in peer.makefile("rb"):
-        time.sleep(0.05)
-        peer.sendall(line)
-"""
-
-
-@pytest.fixture(scope="module")
-def port():
-    """Of a server in a process of its own, as a database is, which answers one after another, each after 50 ms."""
-    with subprocess.Popen([sys.executable, "-c", SLOW], stdout=subprocess.PIPE) as server:
-        yield int(server.stdout.readline())
-        server.kill()
 
 
 class Asking:
@@ -45,9 +25,9 @@ class Asking:
             writer.close()
 
 
-def test_an_answer_that_is_slow_for_real_is_waited_for(explore, port):
+def test_an_answer_that_is_slow_for_real_is_waited_for(explore, slow_port):
     """Longer than time would need to jump to the end of the timeout."""
-    Asking.port = port
+    Asking.port = slow_port
     findings, done = explore(Case("Asking", Asking), users=2, seconds=1, random_runs=0)
     assert findings == []
     assert "not fully replayable" in done.notes[-1]
@@ -97,7 +77,7 @@ def waited(monkeypatch):
     return seen
 
 
-def test_whoever_listens_in_the_background_holds_nobody_up(explore, port, waited):
+def test_whoever_listens_in_the_background_holds_nobody_up(explore, slow_port, waited):
     """It always waits; what users wait for are timers."""
 
     class Sleeping:
@@ -105,12 +85,12 @@ def test_whoever_listens_in_the_background_holds_nobody_up(explore, port, waited
             await asyncio.sleep(3600)
             return user.secret()
 
-    findings, _ = explore(Case("Sleeping", beside_a_listener(port, Sleeping)), users=2, seconds=1, random_runs=0)
+    findings, _ = explore(Case("Sleeping", beside_a_listener(slow_port, Sleeping)), users=2, seconds=1, random_runs=0)
     assert findings == []
     assert 0 < max(waited) <= 0.02
 
 
-def test_a_deadlock_is_one_at_once_though_connections_are_open(explore, port, waited):
+def test_a_deadlock_is_one_at_once_though_connections_are_open(explore, slow_port, waited):
     """No socket can give a lock back."""
 
     class Locked:
@@ -123,6 +103,6 @@ def test_a_deadlock_is_one_at_once_though_connections_are_open(explore, port, wa
             self.lock.release()
             return user.secret()
 
-    [finding, *_], _ = explore(Case("Locked", beside_a_listener(port, Locked)), users=2, seconds=5)
+    [finding, *_], _ = explore(Case("Locked", beside_a_listener(slow_port, Locked)), users=2, seconds=5)
     assert finding.kind == "starved"
     assert 0 < max(waited) <= 0.02

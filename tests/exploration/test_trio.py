@@ -82,6 +82,21 @@ def test_a_backend_that_does_not_close_is_told_of(suite):
     )
 
 
+def test_an_answer_that_is_slow_for_real_is_waited_for(suite, slow_port):
+    """No deadline comes earlier than on a real clock while somebody waits for a socket; and it is said that one did."""
+    asking = f"""
+    async def asks(user, _pool):
+        with trio.fail_after(10):
+            async with await trio.open_tcp_stream("127.0.0.1", {slow_port}) as stream:
+                await stream.send_all(user.secret().encode() + b"\\n")
+                user.observe(await stream.receive_some(100))
+    def test_pool(isolation): isolation.explore(Pool, asks, users=2, seconds=1, on="trio")
+    """
+    result = suite(POOL + asking)
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["*not fully replayable: * events came from threads or sockets*"])
+
+
 def test_another_library_is_refused(suite):
     """With those that there are."""
     result = suite(POOL + "    def test_pool(isolation): isolation.explore(Pool, correct, on='curio')")
