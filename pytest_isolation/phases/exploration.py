@@ -256,7 +256,8 @@ class _Stage:
         return task
 
     async def _play(self, user: User) -> None:
-        task = self._tasks[user]
+        task = asyncio.current_task()  # which an eager one is, before whoever makes it has it
+        assert task is not None
         user._observations = seen = Clocked(self._loop.time)
         error: BaseException | None = None
         self._conductor.expose(task)

@@ -152,8 +152,9 @@ class _Search:
             for error in self._raised.of(key):
                 self._meet(error, {key}, new)
         mine = self._mine | {id(frontier), id(self._raised.errors)}
-        for holder in gc.get_referrers(*frontier):
-            if id(holder) in mine:
+        asked = object()  # since Python 3.13 the tuple of arguments is itself among what refers to them
+        for holder in gc.get_referrers(*frontier, asked):
+            if id(holder) in mine or (type(holder) is tuple and holder and holder[-1] is asked):
                 continue
             parts = gc.get_referents(holder)
             kids = ids.intersection(map(id, parts))

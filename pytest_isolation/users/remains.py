@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Mapping
 from contextvars import Context
 from functools import partial
+from itertools import pairwise
 from types import AsyncGeneratorType, CellType, CoroutineType, FrameType, GeneratorType, TracebackType
 
 from pytest_isolation.model import Hold, Holding
@@ -94,6 +95,12 @@ def _is_of_a_library(timer: object) -> bool:
     return file is not None and is_library(file)
 
 
+def _is_of_a_cancelled_task(chain: Chain) -> bool:
+    """A task keeps what it was cancelled with (since Python 3.12), and so where it stood, while somebody has it."""
+    pairs = pairwise(chain.links)
+    return any(isinstance(one, asyncio.Task) and isinstance(kept, asyncio.CancelledError) for one, kept in pairs)
+
+
 def _hold(chain: Chain) -> Hold:
     """What keeps a secret: what may be a store, or one of those that never are."""
     kinds = [type(link) for link in chain.links]
@@ -101,7 +108,7 @@ def _hold(chain: Chain) -> Hold:
     def is_in(*some: type) -> bool:
         return any(issubclass(kind, some) for kind in kinds)
 
-    if is_in(TracebackType, FrameType):
+    if is_in(TracebackType, FrameType) and not _is_of_a_cancelled_task(chain):
         return Hold.EXCEPTION
     if is_in(threading.local):
         return Hold.THREAD_LOCAL

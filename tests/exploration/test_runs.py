@@ -2,10 +2,11 @@
 
 import asyncio
 import gc
+import sys
 from random import Random
 
 import pytest
-from exploration.corpus import CONTROLS
+from exploration.corpus import CONTROLS, Case
 
 from pytest_isolation import exploring
 from pytest_isolation.phases.conductor import Conductor
@@ -64,6 +65,23 @@ def test_whoever_is_cancelled_before_its_first_step_is_not_waited_for():
     assert [run.ended for run in came.runs] == [True, False, False]
     assert came.probe.ended
     assert not came.waiting
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="tasks are never eager before")
+def test_eager_tasks_play_as_others(explore):
+    """A backend may set such a factory: the first step of each task is where it is made."""
+
+    class Eager(CONTROLS["LockAroundAll"].open):
+        def __init__(self):
+            asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+            super().__init__()
+
+        async def handle(self, user):
+            return await asyncio.create_task(super().handle(user))
+
+    findings, done = explore(Case("Eager", Eager), seconds=5, random_runs=100)
+    assert findings == []
+    assert done.exhausted
 
 
 def test_what_a_user_saw_when_is_told_from_its_own_beginning():

@@ -574,6 +574,35 @@ def test_what_the_reference_backend_makes_for_a_request_is_tracked_by_itself(sui
     )
 
 
+def test_where_a_worker_stood_when_it_was_cancelled_is_no_finding(suite):
+    """Since Python 3.12 its task keeps that for as long as the backend keeps the task: it is told of, as of a store."""
+    result = play(
+        suite,
+        """
+        class Worker:
+            async def __aenter__(self):
+                self.jobs = asyncio.Queue()
+                self.task = asyncio.create_task(self.run())
+                return self
+            async def __aexit__(self, *_):
+                self.task.cancel()
+                await asyncio.gather(self.task, return_exceptions=True)
+            async def run(self):
+                while True:
+                    note, done = await self.jobs.get()
+                    await asyncio.sleep(0.001)
+                    if not done.done(): done.set_result(note)
+        def test_worker(isolation):
+            async def scenario(user, worker):
+                done = asyncio.get_running_loop().create_future()
+                worker.jobs.put_nowait((user.secret("note"), done))
+                user.observe(await done)
+            isolation.explore(Worker, scenario, seconds=0.1)
+        """,
+    )
+    result.assert_outcomes(passed=1)
+
+
 def test_memory_is_searched_after_an_exploration_too(suite):
     """What the backend of the last run keeps."""
     result = play(
