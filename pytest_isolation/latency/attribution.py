@@ -184,7 +184,7 @@ def _walk(waiting: Any) -> Iterator[Frame]:
             waiting = inner()
             continue
         if type(waiting).__name__ in ("coroutine_wrapper", "FutureIter"):  # there is no public way through these
-            waiting = next(iter(gc.get_referents(waiting)), None)
+            waiting = next((one for one in gc.get_referents(waiting) if not isinstance(one, type)), None)
             continue
         for kind, behind in (("cr", "cr_await"), ("gi", "gi_yieldfrom"), ("ag", "ag_await")):
             frame = getattr(waiting, f"{kind}_frame", None)

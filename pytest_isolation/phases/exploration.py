@@ -267,7 +267,7 @@ class _Stage:
         except (KeyboardInterrupt, SystemExit, GeneratorExit, MisuseError):
             raise
         except BaseException as raised:  # also a cancellation: it is this user's
-            error = raised.with_traceback(raised.__traceback__ and raised.__traceback__.tb_next)
+            error = raised
             if self._at_once:
                 _let_go(error)
         finally:
@@ -279,7 +279,7 @@ class _Stage:
 
 
 def _let_go(error: BaseException) -> None:
-    """Keep an exception, but nothing of what the frames in its traceback hold: a cursor there would keep its lock."""
+    """Keep an exception, but neither its frames nor what they hold: a cursor there would keep its lock."""
     seen: set[BaseException] = set()
     chain: list[BaseException | None] = [error]
     while chain:
@@ -287,6 +287,7 @@ def _let_go(error: BaseException) -> None:
         if one is not None and one not in seen:
             seen.add(one)
             clear_frames(one.__traceback__)
+            one.__traceback__ = None  # or this very frame, and since Python 3.13 whoever called it
             chain += [one.__cause__, one.__context__]
 
 
