@@ -6,9 +6,10 @@ from typing import Any
 
 from pytest_isolation.awaited import refuse_nobody, refuse_uncallable
 from pytest_isolation.errors import MisuseError
+from pytest_isolation.fresh import Fresh
 from pytest_isolation.loops import in_async_code, uncontrollable
+from pytest_isolation.phases.token import MOST_EXPLORED
 
-_MOST_USERS = 100
 _LIBRARIES = ("asyncio", "trio")
 
 
@@ -26,10 +27,13 @@ def refuse_unexplorable(
             f"explore() has a loop of its own, so it belongs into a sync test: def test_it(isolation): {form}"
         )
     refuse_nobody(users, form)
-    if isinstance(users, int) and users > _MOST_USERS:
+    if isinstance(users, int) and users > MOST_EXPLORED:
         raise MisuseError(
-            f"users={users}: at most {_MOST_USERS} users can be explored, and three show what a crowd does not: {form}"
+            f"users={users}: at most {MOST_EXPLORED} users can be explored, and three show what a crowd does not: "
+            f"{form}"
         )
+    if isinstance(open_backend, Fresh):
+        raise MisuseError("Fresh is for fixtures: hand over what makes a backend, explore(shop.open_backend, scenario)")
     refuse_uncallable(open_backend, form)
     refuse_uncallable(scenario, form)
     if isinstance(deviations, bool) or not isinstance(deviations, int) or deviations < 0:
@@ -38,6 +42,21 @@ def refuse_unexplorable(
         raise MisuseError(f"{seconds!r} is no time: it is a number of seconds > 0, as in explore(…, seconds=5)")
     if on not in _LIBRARIES:
         raise MisuseError(f"on={on!r}: orders can be decided on asyncio and on trio, as in explore(…, on='trio')")
+
+
+def refuse_unclear(form: str, **choices: object) -> None:
+    """Refuse what is neither yes nor no.
+
+    Args:
+        form: of the call.
+        choices: what was handed over, by name.
+
+    Raises:
+        MisuseError: it shows the right form.
+    """
+    for name, value in choices.items():
+        if not isinstance(value, bool):
+            raise MisuseError(f"{name}={value!r}: it is True or False, as in {form}({name}=True)")
 
 
 def refuse_uncontrollable(item: Any) -> None:

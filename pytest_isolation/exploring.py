@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from time import perf_counter
@@ -143,10 +145,15 @@ class Explorer:
         self._external = self._tried = self._unfair = 0
         self._held: tuple[Holding, ...] = ()
         self._suspected: list[str] = []
+        self._rolls = False
         self._own_doing: dict[tuple[object, ...], bool] = {}
 
     def explore(self) -> None:
         """Play alone, then search until there is a finding or the time is over."""
+        with _dice_restored():
+            self._explore()
+
+    def _explore(self) -> None:
         if self._learn():
             return
         begun, systematic = perf_counter(), Systematic(self._search.deviations)
@@ -168,6 +175,10 @@ class Explorer:
         Raises:
             TokenError: the run has no such decisions any more.
         """
+        with _dice_restored():
+            self._play_again(token)
+
+    def _play_again(self, token: Token) -> None:
         if self._learn():
             return
         values = dense(token.deviations)
@@ -200,6 +211,7 @@ class Explorer:
     def _learn(self) -> bool:
         """Find out what a user sees who is alone: after others, and first, in whatever order its own tasks run."""
         self._hearing.begin()
+        begun, dice = perf_counter(), random.getstate()
         conductor = self._conductor(Replay(), 0)
         played = self._play("solo", conductor, self._solos, at_once=False)
         self._refuse_failed(played)
@@ -215,6 +227,8 @@ class Explorer:
         attempts = Systematic(min(1, self._search.deviations)).attempts()
         more: list[Evidence] = []
         for strategy, tell in steered(attempts, _MOST_ALONE):
+            if self._is_over(begun):
+                break
             conductor = self._conductor(strategy, 0)
             [run] = self._play("solo", conductor, [self._cast.again(self._solos[0])]).runs
             tell(conductor.options)
@@ -223,6 +237,7 @@ class Explorer:
             elif run.ended:
                 more.append(self._cast.evidence(f"solo, seed {self._seed}", [run], token))
         self._hearing.learn(more)
+        self._rolls = random.getstate() != dice
         return bool(self._judge.findings)
 
     def _refuse_failed(self, played: Played) -> None:
@@ -242,8 +257,8 @@ class Explorer:
         if is_same and not strategy.clamped and not strategy.unused:
             return
         what = (
-            f"the run has no such decisions any more as {token} was found with: its code, a library that it uses, or "
-            "Python has changed"
+            f"the run has no such decisions any more as {token} was found with: its code, a library that it uses, "
+            "Python, or the order of a set of texts (PYTHONHASHSEED) has changed"
         )
         if not self._external:
             raise TokenError(f"{what}; run the test without --isolation-replay")
@@ -265,9 +280,13 @@ class Explorer:
                 if number == 0 and most is None and self._search.users > 1:
                     self._suspected += self._secrecy.presence(played)
             tell(conductor.options)
-            if perf_counter() - begun > self._search.seconds:
+            if self._is_over(begun):
                 return None
         return None
+
+    def _is_over(self, begun: float) -> bool:
+        """Something has taken as long as the search may."""
+        return perf_counter() - begun > self._search.seconds
 
     def _notice(self, order: str, values: Sequence[int], played: Played) -> _Find | None:
         if self._search.users < 2:
@@ -281,9 +300,12 @@ class Explorer:
         """A leak proves itself; anything else must show again, because what is outside the loop may differ."""
         if find.findings[0].kind in _CERTAIN or self._fails_again(find, find.values):
             return True
-        if len(self._suspected) < _MOST_SUSPECTED:
-            self._suspected.append(f"suspected: {find.findings[0].summary}; not again when it was played again")
+        self._suspect(find, "not again when it was played again")
         return False
+
+    def _suspect(self, find: _Find, why: str) -> None:
+        if len(self._suspected) < _MOST_SUSPECTED:
+            self._suspected.append(f"suspected: {find.findings[0].summary}; {why}")
 
     def _fails_again(self, find: _Find, values: Sequence[int]) -> bool:
         findings, _, _ = self._try(Replay(values, find.order))
@@ -364,6 +386,8 @@ class Explorer:
         probe: User | None = None,
         at_once: bool = True,
     ) -> Played:
+        if self._rolls:  # or a decision would mean something else each time
+            random.seed(self._seed)
         try:
             played = play(self._search.craft, conductor, users, probe, at_once)
         except Exception as error:
@@ -393,21 +417,33 @@ class Explorer:
         if not self._search.refine or find.notice is not None or find.findings[0].kind is Kind.AMBIENT:
             self._keep(find, _REPLAYS)
             return
-        values = shrink(find.values, lambda shorter: self._fails_again(find, shorter))
+        begun = perf_counter()
+        values = shrink(find.values, lambda shorter: not self._is_over(begun) and self._fails_again(find, shorter))
         if weight(values)[0] < weight(find.values)[0] or values != find.values:
             find = self._refreshed(replace(find, values=values))
         if weight(find.values)[0] > _FEW:
-            find = self._shorter(find)
+            find = self._shorter(find, begun)
+        if self._is_over(begun) and find.values:
+            self.done.notes.append(
+                f"the time for making the finding short was over ({self._search.seconds:g} s): with more of it, "
+                f"{self._search.longer}, fewer steps may be shown"
+            )
         again = sum(self._fails_again(find, find.values) for _ in range(_REPLAYS))
+        if not again and self._external and find.findings[0].kind not in _CERTAIN:
+            self._suspect(find, f"not in any of {_REPLAYS} more replays")
+            self.done.notes += self._suspected
+            return
         self._keep(find, again)
 
     def _refreshed(self, find: _Find) -> _Find:
         findings, _, _ = self._try(Replay(find.values, find.order))
         return replace(find, findings=findings) if findings else find
 
-    def _shorter(self, find: _Find) -> _Find:
+    def _shorter(self, find: _Find, begun: float) -> _Find:
         """The same kind of finding with few deviations, if there is one."""
         for strategy, tell in steered(Systematic(_FEW).attempts(), _MOST_SHORTER):
+            if self._is_over(begun):
+                break
             findings, conductor, _ = self._try(strategy)
             if findings and findings[0].kind is find.findings[0].kind:
                 return _Find(stripped(conductor.values), strategy.order, findings)
@@ -458,7 +494,8 @@ class Explorer:
 
     def _note_outside(self) -> None:
         if self._external:
-            inline = "" if self._search.craft.inline_threads else f"; for threads: {self._search.inline}"
+            is_real = self._search.craft.inline_threads or self._search.craft.on != "asyncio"
+            inline = "" if is_real else f"; for threads: {self._search.inline}"
             self.done.notes.append(
                 f"not fully replayable: {self._external} events came from threads or sockets, whose order is not the "
                 f"loop's{inline}"
@@ -478,6 +515,16 @@ class Explorer:
             return token
         varied = next(user.index for user in self.users if repr(user)[1:-1] == notice.other)
         return replace(token, varied=varied, variant=notice.variant)
+
+
+@contextmanager
+def _dice_restored() -> Iterator[None]:
+    """Leave the numbers of ``random`` as they were: whatever a backend draws from them is drawn anew in each run."""
+    dice = random.getstate()
+    try:
+        yield
+    finally:
+        random.setstate(dice)
 
 
 def _peek_all(diaries: Sequence[Diary], ready: Ready, lane: Lane) -> None:

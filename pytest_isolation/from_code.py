@@ -150,11 +150,14 @@ class Isolation:
             MisuseError: there is nobody to play, nothing, or no way to play it.
             NothingMeasured: the scenario observed or planted nothing.
         """
-        from pytest_isolation.explorable import refuse_uncontrollable, refuse_unexplorable
+        from pytest_isolation.explorable import refuse_unclear, refuse_uncontrollable, refuse_unexplorable
         from pytest_isolation.exploring import Search
         from pytest_isolation.phases.exploration import Stagecraft
 
         refuse_unexplorable(open_backend, scenario, users, deviations, seconds, on)
+        refuse_unclear("explore", cancel=cancel, inline_threads=inline_threads, fail=fail)
+        if inline_threads and on != "asyncio":
+            raise MisuseError(f"explore(inline_threads=True, on={on!r}): threads on {on} are always real")
         if on == "asyncio":
             refuse_uncontrollable(self._item)
         craft, part, exhausted = Stagecraft(open_backend, scenario, inline_threads, on), self._checks.ask(), ""
@@ -199,13 +202,14 @@ class Isolation:
             MisuseError: there is nobody to play, nothing, or no way to play it.
             NothingMeasured: no sequence observed anything.
         """
-        from pytest_isolation.explorable import refuse_uncontrollable, refuse_unexplorable
+        from pytest_isolation.explorable import refuse_unclear, refuse_uncontrollable, refuse_unexplorable
         from pytest_isolation.exploring import Search
         from pytest_isolation.machines import Extent, read_operations
         from pytest_isolation.phases.exploration import Stagecraft
 
         extent, found = Extent(users, examples, steps, seconds), read_operations(operations)
         refuse_unexplorable(open_backend, open_backend, users, deviations, seconds)
+        refuse_unclear("state_machine", cancel=cancel, inline_threads=inline_threads, fail=fail)
         refuse_uncontrollable(self._item)
         part, count = self._checks.ask(), itertools.count()
 

@@ -132,6 +132,9 @@ def _refuse_unplayable(operation: Any, strategies: Any) -> None:
         raise MisuseError(f"{operation!r} is no operation: async def add(user, backend, text)")
     if not isinstance(strategies, Mapping):
         raise MisuseError(f"{_name_of(operation)}: {strategies!r} is no mapping of arguments to strategies: {HOW}")
+    for name, strategy in strategies.items():
+        if not hasattr(strategy, "example"):
+            raise MisuseError(f"{_name_of(operation)}: {name} is {strategy!r}, and no strategy of Hypothesis: {HOW}")
     taken = list(inspect.signature(operation).parameters.values())[2:]
     needed = {each.name for each in taken if each.default is each.empty and each.kind is not each.VAR_KEYWORD}
     known = {each.name for each in taken}

@@ -143,6 +143,9 @@ class Systematic:
                         further += _one_more(deviations, options)
                 frontiers[order] = further
             self.level, self.exhausted = level, self.runs
+            if not any(frontiers.values()):  # there are no decisions that are left: this was all
+                self.level = self._deviations
+                return
 
     def _is_known(self, options: Sequence[int], seen: set[int], level: int) -> bool:
         """Another run has made the same steps; those without any deviation are gone on from in each order."""

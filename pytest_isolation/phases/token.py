@@ -21,7 +21,8 @@ _FORM = (
 )
 _POINT = r"(?:(?P<after>[0-9]+)\+)?(?P<point>[0-9]+)"
 _CHECK = r"(?P<check>[0-9a-f]{8})"
-_DECISIONS = r"(?P<deviations>(?:[0-9]+=[0-9]+(?:,[0-9]+=[0-9]+)*)?)"
+_DECISION = "[0-9]+=[1-9][0-9]*"
+_DECISIONS = rf"(?P<deviations>(?:{_DECISION}(?:,{_DECISION})*)?)"
 _VARIED = r"(?::(?P<varied>[0-9]+)\.(?P<variant>[0-9]+))?"
 # Which of several checks of a test it is, and what it was made with.
 _TAIL = r"(?:/(?P<part>[1-9][0-9]*))?(?:@(?P<made>[\w.+-]+))?"
@@ -37,6 +38,9 @@ _FORMS = tuple(
 )
 # A run has some thousands of decisions at the most.
 _MOST_DECISIONS = 1_000_000
+_MOST_DIGITS = 30
+MOST_EXPLORED = 100
+"""So many users at once can be explored."""
 
 
 @cache
@@ -113,11 +117,19 @@ def parse(text: str) -> Token:
     match = next(filter(None, (form.fullmatch(text) for form in _FORMS)), None)
     if match is None:
         raise TokenError(f"{text!r} is no replay token: {_FORM}")
+    if re.search(rf"[0-9]{{{_MOST_DIGITS + 1},}}", text):
+        raise TokenError(f"{text[:_MOST_DIGITS]!r}… is no replay token: no number in one is that long; {_FORM}")
     said = match.groupdict()
     names = ("seed", "users", "point", "after", "part", "varied", "variant")
     numbers = {name: int(said[name]) for name in names if said.get(name)}
     if numbers.get("users") == 0:
         raise TokenError(f"{text!r} would be played by nobody: {_FORM}")
+    if said.get("order") and numbers["users"] > MOST_EXPLORED:
+        raise TokenError(
+            f"{text!r} would be played by more than {MOST_EXPLORED} users, which cannot be explored: {_FORM}"
+        )
+    if numbers.get("varied", 0) >= numbers.get("users", 1):
+        raise TokenError(f"{text!r} gives other secrets to user {said['varied']}, the first of whom is 0: {_FORM}")
     return Token(
         **numbers,
         fault=said.get("fault") or "",

@@ -48,7 +48,7 @@ def test_a_token_knows_what_has_changed_since_it_was_made():
 )
 def test_a_token_of_a_schedule_does_too(seed, users, order, decisions, check, other):
     """With the order that it deviates from, the decisions and a check of them, and whose secrets were others."""
-    varied, variant = other or (None, 0)
+    varied, variant = (other[0] % users, other[1]) if other else (None, 0)
     deviations = tuple(sorted(decisions.items()))
     token = Token(seed, users, check=f"{check:08x}", order=order, deviations=deviations)
     token = replace(token, varied=varied, variant=variant)
@@ -69,6 +69,11 @@ def test_a_token_of_a_schedule_does_too(seed, users, order, decisions, check, ot
         "explore:3:42:fifo:999999999999=1:00000000",
         "explore:3:42:fifo:2=1:00000000:1",
         "explore:0:42:fifo::00000000",
+        "explore:101:42:fifo::00000000",
+        "explore:3:42:fifo:2=0:00000000",
+        "explore:3:42:fifo::00000000:3.1",
+        f"explore:3:{'9' * 5000}:fifo::00000000",
+        f"explore:3:42:fifo:2={'9' * 5000}:00000000",
         "crowd",
         "crowd:1",
         "crowd:a:1",
