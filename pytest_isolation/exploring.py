@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import count
 from time import perf_counter
 
 from pytest_isolation.errors import MisuseError, TokenError
@@ -32,6 +33,8 @@ _SOLO_STEPS, _PATIENCE, _LEAST_STEPS = 200_000, 50, 1000
 # As many steps as these, and so many times what a user takes who is alone, may be in an order that is not fair.
 _LEAST_UNFAIR, _UNFAIR = 1000, 4
 _REPLAYS, _MOST_SUSPECTED = 3, 3
+# However little time there is, so often something shorter is tried.
+_LEAST_TRIES = 20
 # A random find that takes more deviations than this is looked for among the runs that take no more.
 _FEW, _MOST_SHORTER = 2, 1500
 # These prove themselves: what is shown to somebody cannot be unseen, and what is changed for all stays so.
@@ -145,7 +148,7 @@ class Explorer:
         self._external = self._tried = self._unfair = 0
         self._held: tuple[Holding, ...] = ()
         self._suspected: list[str] = []
-        self._rolls = False
+        self._dice = random.Random(seed).getstate()
         self._own_doing: dict[tuple[object, ...], bool] = {}
 
     def explore(self) -> None:
@@ -211,7 +214,7 @@ class Explorer:
     def _learn(self) -> bool:
         """Find out what a user sees who is alone: after others, and first, in whatever order its own tasks run."""
         self._hearing.begin()
-        begun, dice = perf_counter(), random.getstate()
+        begun = perf_counter()
         conductor = self._conductor(Replay(), 0)
         played = self._play("solo", conductor, self._solos, at_once=False)
         self._refuse_failed(played)
@@ -237,7 +240,6 @@ class Explorer:
             elif run.ended:
                 more.append(self._cast.evidence(f"solo, seed {self._seed}", [run], token))
         self._hearing.learn(more)
-        self._rolls = random.getstate() != dice
         return bool(self._judge.findings)
 
     def _refuse_failed(self, played: Played) -> None:
@@ -386,8 +388,7 @@ class Explorer:
         probe: User | None = None,
         at_once: bool = True,
     ) -> Played:
-        if self._rolls:  # or a decision would mean something else each time
-            random.seed(self._seed)
+        random.setstate(self._dice)  # or a decision would mean something else where a backend draws numbers
         try:
             played = play(self._search.craft, conductor, users, probe, at_once)
         except Exception as error:
@@ -417,8 +418,12 @@ class Explorer:
         if not self._search.refine or find.notice is not None or find.findings[0].kind is Kind.AMBIENT:
             self._keep(find, _REPLAYS)
             return
-        begun = perf_counter()
-        values = shrink(find.values, lambda shorter: not self._is_over(begun) and self._fails_again(find, shorter))
+        begun, tries = perf_counter(), count()
+
+        def fails(shorter: Sequence[int]) -> bool:
+            return (next(tries) < _LEAST_TRIES or not self._is_over(begun)) and self._fails_again(find, shorter)
+
+        values = shrink(find.values, fails)
         if weight(values)[0] < weight(find.values)[0] or values != find.values:
             find = self._refreshed(replace(find, values=values))
         if weight(find.values)[0] > _FEW:
@@ -473,8 +478,9 @@ class Explorer:
 
     def _conclude(self, systematic: Systematic, rest: int) -> None:
         if systematic.level >= 0:
-            what = f"≤ {_some(systematic.level, 'deviation')}, {_some(self._search.users, 'user')}"
-            self.done.exhausted = f"all schedules with {what}, {_some(systematic.exhausted, 'run')}"
+            which = "" if systematic.is_all else f" with ≤ {_some(systematic.level, 'deviation')}"
+            what = f"{_some(self._search.users, 'user')}, {_some(systematic.exhausted, 'run')}"
+            self.done.exhausted = f"all schedules{which}, {what}"
             if systematic.known:
                 self.done.exhausted += f" ({systematic.known:,} made known steps, and were not gone on from)"
             if self._external:

@@ -28,6 +28,8 @@ UNEXPLAINED = "unexplained"
 
 _SLOWEST = 0.1
 _DEEPEST = 60
+# What Python itself puts around what is awaited; those of Cython's coroutines, of the same name, lead to no lines.
+_WRAPPERS = {("builtins", "coroutine_wrapper"), ("_asyncio", "FutureIter")}
 
 # Files of libraries by what waiting in them means; the first that fits a frame, from the outside in.
 _KINDS: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -183,7 +185,7 @@ def _walk(waiting: Any) -> Iterator[Frame]:
         if callable(inner := getattr(waiting, "get_coro", None)):  # a task of asyncio
             waiting = inner()
             continue
-        if type(waiting).__name__ in ("coroutine_wrapper", "FutureIter"):  # there is no public way through these
+        if (type(waiting).__module__, type(waiting).__name__) in _WRAPPERS:  # there is no public way through these
             waiting = next((one for one in gc.get_referents(waiting) if not isinstance(one, type)), None)
             continue
         for kind, behind in (("cr", "cr_await"), ("gi", "gi_yieldfrom"), ("ag", "ag_await")):

@@ -121,11 +121,13 @@ class Systematic:
         runs: how many were made.
         exhausted: how many of them belong to exhausted levels.
         known: from so many runs the search did not go on, because another one had made the same steps.
+        is_all: no run has a decision in which it could still deviate.
     """
 
     def __init__(self, deviations: int, orders: Sequence[str] = ORDERS) -> None:
         self.level = -1
         self.runs = self.exhausted = self.known = 0
+        self.is_all = False
         self._deviations = deviations
         self._orders = orders
 
@@ -144,7 +146,7 @@ class Systematic:
                 frontiers[order] = further
             self.level, self.exhausted = level, self.runs
             if not any(frontiers.values()):  # there are no decisions that are left: this was all
-                self.level = self._deviations
+                self.level, self.is_all = self._deviations, level < self._deviations
                 return
 
     def _is_known(self, options: Sequence[int], seen: set[int], level: int) -> bool:
