@@ -126,11 +126,15 @@ def test_a_backend_with_aclose_is_closed(suite):
         ("explore(Pool, correct, seconds=0)", "*0 is no time*"),
         ("explore(Pool, lambda user, pool: None)", "*takes an async function: async def scenario(user, backend)*"),
         ("explore(Pool(), correct)", "*cannot be called*"),
+        ("explore(Pool, correct, cancel='no')", "*cancel='no': it is True or False, as in explore(cancel=True)*"),
+        ("explore(Pool, correct, inline_threads=1)", "*inline_threads=1: it is True or False*"),
+        ("explore(Pool, correct, inline_threads=True, on='trio')", "*threads on trio are always real*"),
+        ("explore(Fresh(Pool), correct)", "*hand over what makes a backend, explore(shop.open_backend, scenario)*"),
     ],
 )
 def test_a_misuse_says_what_was_wrong_and_the_right_form(suite, call, message):
     """At once, and not as a finding."""
-    result = suite(POOL + f"    def test_pool(isolation): isolation.{call}")
+    result = suite(POOL + f"    from pytest_isolation import Fresh\n    def test_pool(isolation): isolation.{call}")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines([message])
 

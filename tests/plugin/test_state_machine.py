@@ -82,6 +82,7 @@ def test_without_failing_the_report_has_the_findings(suite):
             "isolation.state_machine(Shop, {read: {'x': st.text()}})",
             "*read takes (user, backend) and then nothing, and there are strategies for [[]'x']*",
         ),
+        ("isolation.state_machine(Shop, {read: {'x': 3}})", "*read: x is 3, and no strategy of Hypothesis*"),
         ("isolation.state_machine(Shop, [len])", "*is no operation: async def add(user, backend, text)*"),
         ("isolation.state_machine(Shop, [read], users=1)", "*users=1: two users or more play a state machine*"),
         (
