@@ -6,19 +6,12 @@ import json
 import os
 import statistics
 import subprocess
-from dataclasses import dataclass
+import sys
 from pathlib import Path
-from time import perf_counter
 
 import pytest
 from environments import environment
 from exploration.corpus import CONTROLS, FAULTS
-
-from pytest_isolation.exploring import Explorer, Search
-from pytest_isolation.judge import Extensions, Judge
-from pytest_isolation.model import Finding
-from pytest_isolation.phases.exploration import Stagecraft
-from pytest_isolation.users.cast import Cast
 
 HERE, TESTS = Path(__file__).parent, Path(__file__).parents[2] / "tests"
 PATIENCE_S = 60.0
@@ -32,17 +25,27 @@ def python():
     return environment("peers-of-exploration", PEERS)
 
 
-def peer(python: Path, tool: str, name: str, *lent: str) -> dict[str, object]:
-    """What another tool says of a case; one that does not come to an end has found nothing."""
+def answer(python: Path, *command: str) -> dict[str, object]:
+    """What a program beside this one says at its end."""
     environment = {**os.environ, "PYTHONPATH": str(TESTS)}
-    command = [python, HERE / "peers.py", tool, name, *lent]
-    try:
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
-    except subprocess.TimeoutExpired:
-        return {"found": False, "seconds": PATIENCE_S}
+    command = (str(python), str(HERE / command[0]), *command[1:])
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     assert lines, done.stderr
     return json.loads(lines[-1])
+
+
+def mine(name: str, *runs: str) -> dict[str, object]:
+    """What we say of a case."""
+    return answer(Path(sys.executable), "ours.py", name, *runs)
+
+
+def peer(python: Path, tool: str, name: str, *lent: str) -> dict[str, object]:
+    """What another tool says of a case; one that does not come to an end has found nothing."""
+    try:
+        return answer(python, "peers.py", tool, name, *lent)
+    except subprocess.TimeoutExpired:
+        return {"found": False, "seconds": PATIENCE_S}
 
 
 def found_by(python: Path, tool: str, cases, lent) -> tuple[set[str], float]:
@@ -53,51 +56,16 @@ def found_by(python: Path, tool: str, cases, lent) -> tuple[set[str], float]:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Explored:
-    """What we say of a case.
-
-    Attributes:
-        findings: whatever was found.
-        runs: how many schedules were made.
-        plays: how often users played at once in all: some schedules are played again, with other secrets or alone.
-        seconds: how long it took in all.
-    """
-
-    findings: list[Finding]
-    runs: int
-    plays: int
-    seconds: float
-
-
-def explored(case, **options) -> Explored:
-    """What we say of a case."""
-
-    async def scenario(user, backend):
-        await case.scenario(backend, user)
-
-    judge = Judge(Extensions())
-    search = Search(Stagecraft(case.open, scenario), seconds=120.0, **options)
-    explorer = Explorer(search, Cast(42, "benchmark"), judge, 42, require=lambda _: None)
-    begun = perf_counter()
-    explorer.explore()
-    seconds, users = perf_counter() - begun, explorer.done.runs
-    plays = (users["exploration"] + users["secrecy"]) // search.users
-    # Of one's own doing there are plays of all and plays of one, who is alone: counted as so much of a play of all.
-    plays += users["own doing"] // search.users
-    return Explored(judge.findings, users["exploration"] // search.users, plays, seconds)
-
-
 def test_faults_found(benchmark, figure, python):
     """All of them, and more than anybody else finds by itself; what others find who are lent our judgement is told."""
     ours, runs = set(), []
-    begun = perf_counter()
-    for name, case in FAULTS.items():
-        done = explored(case)
-        if done.findings:
+    seconds = 0.0
+    for name in FAULTS:
+        done = mine(name)
+        seconds += float(done["seconds"])
+        if done["found"]:
             ours.add(name)
-            runs.append(done.runs)
-    seconds = perf_counter() - begun
+            runs.append(done["runs"])
     figure("faults of the corpus that we find", len(ours), "", least=len(FAULTS), details=f"{seconds:.0f} s in all")
     figure("runs until a finding is there, shortened and replayed: median", statistics.median(runs), "")
     for tool in ("detangle", "frontrun"):
@@ -112,7 +80,7 @@ def test_faults_found(benchmark, figure, python):
 
 def test_false_alarms(benchmark, figure, python):
     """What a user's own tasks do among themselves is nobody else's doing; to see that takes more than a comparison."""
-    ours = {name for name, case in CONTROLS.items() if explored(case).findings}
+    ours = {name for name in CONTROLS if mine(name)["found"]}
     figure("correct backends that we call faulty", len(ours), "", most=0, details=f"of {len(CONTROLS)}")
     theirs, _ = benchmark.pedantic(found_by, (python, "detangle", CONTROLS, ("lent",)), rounds=1)
     figure(
@@ -129,14 +97,14 @@ def test_time_of_a_run(benchmark, figure, python, rounds):
     the ratio is that of what a schedule costs in all to a run of the other tool that can find less.
     """
     ratios = {name: [] for name in ("a run", "a schedule", "a schedule, bare")}
-    for name, case in CONTROLS.items():
-        mine, theirs = [], []
+    for name in CONTROLS:
+        ours, theirs = [], []
         for _ in range(rounds):
-            mine.append(explored(case, random_runs=2000))
+            ours.append(mine(name, "2000"))
             theirs.append(peer(python, "speed-of-detangle", name))
         run_s, schedule_s = (
-            statistics.median(done.seconds / count(done) for done in mine)
-            for count in (lambda done: done.plays, lambda done: done.runs)
+            statistics.median(float(done["seconds"]) / float(done[count]) for done in ours)
+            for count in ("plays", "runs")
         )
         bare_s, whole_s = (statistics.median(float(one[kind]) for one in theirs) for kind in ("bare_s", "cancelling_s"))
         ratios["a run"].append((run_s / whole_s, run_s, whole_s))

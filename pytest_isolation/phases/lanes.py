@@ -6,6 +6,7 @@ import asyncio
 from asyncio import Handle
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextvars import Context, copy_context
 from itertools import islice
 from threading import get_ident
 from types import BuiltinMethodType, MethodType
@@ -71,6 +72,27 @@ class AtOnce:
     def __call__(self, done: Any) -> None:
         """Call it."""
         self._call(done)
+
+
+class Ready(Handle):
+    """What is ready, made without a question to the loop: whether it is in debug mode is asked before."""
+
+    __slots__ = ()
+
+    def __init__(
+        self, callback: Callable[..., object], args: Sequence[Any], loop: Any, context: Context | None
+    ) -> None:
+        self._context = copy_context() if context is None else context
+        self._loop = loop
+        self._callback = callback
+        self._args = args
+        self._cancelled = False
+        self._repr = self._source_traceback = None
+
+
+_FIELDS = {*("_context", "_loop", "_callback", "_args", "_cancelled", "_repr", "_source_traceback"), "__weakref__"}
+MADE: type[Handle] = Ready if {*Handle.__slots__} == _FIELDS else Handle
+"""How a handle is made: a later Python may have others, which only itself can make."""
 
 
 class Lane:

@@ -23,7 +23,7 @@ from typing import Any
 
 from pytest_isolation.errors import MisuseError
 from pytest_isolation.phases.conductor import Conductor, Stuck
-from pytest_isolation.phases.lanes import AtOnce, Lanes
+from pytest_isolation.phases.lanes import MADE, AtOnce, Lanes
 from pytest_isolation.phases.outside import have_children, is_awaited
 from pytest_isolation.phases.threads import Threads
 
@@ -126,7 +126,7 @@ class ControlledLoop(asyncio.SelectorEventLoop):
         """As on any loop, but for the calls of other methods on the way: this is where most of a step's time goes."""
         if self._closed or self._debug:
             return super().call_soon(callback, *args, context=context)
-        handle = Handle(callback, args, self, context)
+        handle = MADE(callback, args, self, context)
         if type(callback) is AtOnce:
             callback(*args)
         else:
