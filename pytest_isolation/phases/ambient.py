@@ -27,6 +27,8 @@ _SIGNALS = [
     for one in signal.valid_signals()
     if isinstance(one, signal.Signals) and not one.name.startswith("SIGRT")
 ]
+# Without a name for what is no function of Python's, which takes ten times as long.
+_handler = getattr(sys.modules.get("_signal"), "getsignal", signal.getsignal)
 _OF_PROCESSES = ("ignore", None, BytesWarning, None, 0)
 _LARGEST, _DEEPEST = 1000, 4
 
@@ -83,7 +85,7 @@ def glance() -> tuple[object, ...]:
 
 def closer_look() -> tuple[object, ...]:
     """What differs if the rest of the state does, thread-locals apart."""
-    return ([signal.getsignal(number) for number, _ in _SIGNALS], [*_loop()], [*_decimal()], [*_context()])
+    return ([_handler(number) for number, _ in _SIGNALS], [*_loop()], [*_decimal()], [*_context()])
 
 
 def changes(before: State, after: State) -> Iterator[Change]:

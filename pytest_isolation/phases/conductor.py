@@ -91,16 +91,24 @@ class Conductor:
         self._cancels = cancels
         self._victims: list[asyncio.Task[Any]] = []
 
+    def decide(self) -> None:
+        """Let the strategy decide from now on."""
+        self.decides, self.order = True, self.strategy.order
+        self._be_alert()
+
+    def end_deciding(self) -> None:
+        """Let everything go as asyncio has it again, for as many steps as are fair."""
+        self.hurries, self.limit = False, self.steps + self._fair_after
+        self.freeze()
+
     @contextmanager
     def deciding(self) -> Iterator[None]:
         """Let the strategy decide in this block."""
-        self.decides, self.order = True, self.strategy.order
-        self._be_alert()
+        self.decide()
         try:
             yield
         finally:
-            self.hurries, self.limit = False, self.steps + self._fair_after
-            self.freeze()
+            self.end_deciding()
 
     def freeze(self) -> None:
         """From now on everything goes as asyncio has it, and nothing is written down."""

@@ -33,6 +33,7 @@ _SETTLING_S = (0.0, 0.0, 0.0, 1.0, 0.0)
 # Sums of times differ in what comes after that, depending on when they began.
 _DIGITS = 9
 _MOST_KEPT = 1000
+_BARRIERS = (asyncio.Barrier, threading.Barrier)
 _VALUES = (type(None), bool, int, float, str, bytes)
 
 Scenario = Callable[[User, Any], Awaitable[object]]
@@ -194,8 +195,11 @@ class _Stage:
             self._backend = await open_fresh(self._craft.open_backend, stack)
             self._is_open, self._before = True, self._loop.tasks()
             if self._at_once:
-                with self._conductor.deciding():
+                self._conductor.decide()
+                try:
                     await _all([self._begin(user) for user in self._users])
+                finally:
+                    self._conductor.end_deciding()
             else:
                 for user in self._users:
                     await _all([self._begin(user)])
@@ -343,7 +347,7 @@ async def open_fresh(open_backend: Callable[[], Any], stack: AsyncExitStack) -> 
 
 def _is_lock(value: object) -> bool:
     """A lock, semaphore, condition or barrier, of asyncio, trio, anyio or threading; pools have ``acquire``, too."""
-    if isinstance(value, asyncio.Barrier | threading.Barrier):
+    if isinstance(value, _BARRIERS):
         return True
     if not (hasattr(value, "acquire") and hasattr(value, "release")):
         return False

@@ -133,6 +133,12 @@ class ControlledLoop(asyncio.SelectorEventLoop):
             self._append(handle)
         return handle
 
+    def create_task(self, coro: Any, **options: Any) -> asyncio.Task[Any]:
+        """As on any loop, likewise."""
+        if self._task_factory is not None or self._closed or self._debug:
+            return super().create_task(coro, **options)
+        return asyncio.Task(coro, loop=self, **options)
+
     def call_at(  # type: ignore[override] # the stubs know how types of arguments belong together
         self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:

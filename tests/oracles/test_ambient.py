@@ -258,6 +258,7 @@ def test_a_glance_sees_what_is_often_changed(monkeypatch, change):
 
 def handle_signal(monkeypatch):
     monkeypatch.setattr(signal, "getsignal", lambda number: handle_signal)
+    monkeypatch.setattr("pytest_isolation.phases.ambient._handler", lambda number: handle_signal)
 
 
 def round_down(monkeypatch):
